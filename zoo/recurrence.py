@@ -1,0 +1,282 @@
+"""The time loop: runs any cell over a sequence.
+
+Work that does not depend on the state is taken out of the loop. The inputs are projected for all
+steps in one product, and each kernel's gradient is one product over all steps after the loop,
+
+    dK = sum_t operand[t]^T dproduct[t],
+
+instead of one small product a step. The forward loop keeps the states and the results of the cell's
+products; the backward loop replays each step from these, so that it repeats no product, and
+differentiates it automatically. A cell therefore needs no backward pass of its own, and memory
+holds states and products, not every intermediate value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from zoo.cells.base import Cell, step_weights_from
+
+Step = Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], tuple[tf.Tensor, Sequence[tf.Tensor]]]
+
+
+@keras.saving.register_keras_serializable("zoo")
+class Recurrent(keras.layers.RNN):
+    """Runs a cell of the zoo over the time dimension: a faster `keras.layers.RNN`.
+
+    Takes what `keras.layers.RNN` takes (`return_sequences`, `return_state`, `go_backwards`,
+    `stateful`, `zero_output_for_mask`; `mask` and `initial_state` when called), gives the same
+    numbers, and works inside `keras.layers.Bidirectional`.
+
+    Shapes: inputs [batch, time, features] -> [batch, time, units] with `return_sequences`,
+    else [batch, units]. At a masked step states and output stay as they were; a row that is masked
+    throughout passes its initial state on and outputs zero.
+    """
+
+    def __init__(self, cell: Cell, **kwargs):
+        if not isinstance(cell, Cell):
+            raise ValueError(f"Recurrent runs the cells of zoo.cells; got {type(cell).__name__}")
+        super().__init__(cell, **kwargs)
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        inputs = tf.transpose(tf.convert_to_tensor(sequences), [1, 0, 2])  # [time, batch, features]
+        mask = None if mask is None else tf.transpose(tf.cast(mask, tf.bool))
+        if self.go_backwards:
+            inputs = tf.reverse(inputs, [0])
+            mask = None if mask is None else tf.reverse(mask, [0])
+        outputs, last_output, final_states = scan(
+            lambda projected, states: self.cell.step(projected[0], states),
+            self.cell.step_weights(),
+            [self.cell.project(inputs)],
+            initial_state,
+            self.cell.output_size,
+            mask,
+        )
+        if self.zero_output_for_mask and mask is not None:
+            outputs = tf.where(mask[:, :, tf.newaxis], outputs, tf.zeros_like(outputs))
+        return last_output, tf.transpose(outputs, [1, 0, 2]), final_states
+
+    def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
+        """Cells of the zoo keep no dropout masks."""
+
+
+def scan(
+    step: Step,
+    weights: dict[str, tf.Tensor],
+    inputs: Sequence[tf.Tensor],
+    initial_states: Sequence[tf.Tensor],
+    output_size: int,
+    mask: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    """Apply `step` from the first time step to the last.
+
+    Args:
+        step: (inputs of one step, states) -> (output [batch, output_size], new states); it takes
+            its weights through `Cell.product` and `Cell.weight`.
+        weights: the weights of the step by name; gradients flow to them.
+        inputs: tensors [time, batch, ...]; gradients flow to the floating-point ones.
+        mask: bool [time, batch], False where nothing is to happen.
+
+    Returns:
+        outputs [time, batch, output_size], the last output, and the final states.
+    """
+    # The output is carried like a state: masked steps repeat it, and a sequence may have no steps.
+    no_output = tf.zeros([tf.shape(inputs[0])[1], output_size], inputs[0].dtype)
+    carry = [no_output, *initial_states]
+    if mask is None:
+        outputs, last_output, *states = _differentiable_loop(_carrying_output(step), weights, inputs, carry)
+    else:
+        outputs, last_output, *states = _differentiable_loop(_masked(step), weights, [*inputs, mask], carry)
+    return outputs, last_output, states
+
+
+def _carrying_output(step: Step) -> Step:
+    def step_and_output(inputs, carry):
+        output, states = step(inputs, carry[1:])
+        return output, [output, *states]
+
+    return step_and_output
+
+
+def _masked(step: Step) -> Step:
+    def masked_step(inputs, carry):
+        output, states = step(inputs[:-1], carry[1:])
+        kept = inputs[-1][:, tf.newaxis]
+        carry = [tf.where(kept, new, old) for new, old in zip([output, *states], carry, strict=True)]
+        return carry[0], carry
+
+    return masked_step
+
+
+class _Products:
+    """Step weights of the forward loop: multiplies, and keeps the products."""
+
+    def __init__(self, weights: dict[str, tf.Tensor]):
+        self.weights = weights
+        self.names: list[str] = []
+        self.products: list[tf.Tensor] = []
+        self.other_names: set[str] = set()
+
+    def product(self, operand, name):
+        self.names.append(name)
+        self.products.append(tf.matmul(operand, self.weights[name]))
+        return self.products[-1]
+
+    def weight(self, name):
+        self.other_names.add(name)
+        return self.weights[name]
+
+
+class _Replay:
+    """Step weights of the backward loop: gives the kept products, notes operands and gradients."""
+
+    def __init__(self, weights: dict[str, tf.Tensor], products: Sequence[tf.Tensor]):
+        self.weights = weights
+        self.products = products
+        self.operands: list[tf.Tensor] = []
+        self.d_products = [tf.zeros_like(product) for product in products]
+
+    def product(self, operand, name):
+        position = len(self.operands)
+        self.operands.append(operand)
+
+        @tf.custom_gradient
+        def kept_product(operand):
+            def gradient(d_product):
+                self.d_products[position] = d_product
+                return tf.matmul(d_product, self.weights[name], transpose_b=True)
+
+            return tf.identity(self.products[position]), gradient
+
+        return kept_product(operand)
+
+    def weight(self, name):
+        return self.weights[name]
+
+
+def _differentiable_loop(step, weights, inputs, initial_carry):
+    """[outputs, *final carry] of the loop, differentiable in weights, inputs and initial carry."""
+    trial = _trial_step(step, weights, inputs, initial_carry)
+    names = sorted(weights)
+
+    @tf.custom_gradient
+    def run(inputs, initial_carry, weight_values):
+        given = dict(zip(names, weight_values, strict=True))
+        outputs, final_carry, kept = _forward_loop(step, given, trial, inputs, initial_carry)
+
+        def gradient(d_outputs, *d_final_carry):
+            d_inputs, d_carry, d_weights = _backward_loop(step, given, trial, kept, d_outputs, d_final_carry)
+            return d_inputs, d_carry, [d_weights.get(name) for name in names]
+
+        return (outputs, *final_carry), gradient
+
+    return run(list(inputs), list(initial_carry), [weights[name] for name in names])
+
+
+def _trial_step(step, weights, inputs, carry) -> _Products:
+    """What products one step makes and which other weights it uses, found on a scratch graph."""
+    with tf.Graph().as_default():
+        trial = _Products({name: tf.zeros(weight.shape, weight.dtype) for name, weight in weights.items()})
+        with step_weights_from(trial):
+            step(
+                [tf.zeros([1, *tensor.shape[2:]], tensor.dtype) for tensor in inputs],
+                [tf.zeros([1, *tensor.shape[1:]], tensor.dtype) for tensor in carry],
+            )
+    return trial
+
+
+def _forward_loop(step, weights, trial, inputs, initial_carry):
+    time = tf.shape(inputs[0])[0]
+    input_steps = [_unstacked(tensor) for tensor in inputs]
+    outputs = _array(inputs[0].dtype, time)
+    carries = [_array(tensor.dtype, time) for tensor in initial_carry]  # the carry before each step
+    products = [_array(tensor.dtype, time) for tensor in trial.products]
+
+    def body(now, carry, outputs, carries, products):
+        source = _Products(weights)
+        with step_weights_from(source):
+            output, new_carry = step([steps.read(now) for steps in input_steps], carry)
+        carries = _write(carries, now, carry)
+        products = _write(products, now, source.products)
+        return now + 1, list(new_carry), outputs.write(now, output), carries, products
+
+    _, final_carry, outputs, carries, products = tf.while_loop(
+        lambda now, *_: now < time,
+        body,
+        (0, list(initial_carry), outputs, carries, products),
+        maximum_iterations=time,
+    )
+    return outputs.stack(), final_carry, (input_steps, carries, products)
+
+
+def _backward_loop(step, weights, trial, kept, d_outputs, d_final_carry):
+    input_steps, carries, products = kept
+    time = tf.shape(d_outputs)[0]
+    d_output_steps = _unstacked(d_outputs)
+    differentiable = [steps.dtype.is_floating for steps in input_steps]
+    others = {name: weights[name] for name in sorted(trial.other_names)}
+
+    def body(now, d_carry, d_inputs, operands, d_products, d_others):
+        source = _Replay(weights, [steps.read(now) for steps in products])
+        now_inputs = [steps.read(now) for steps in input_steps]
+        carry = [steps.read(now) for steps in carries]
+        sources = [[x for x, wanted in zip(now_inputs, differentiable, strict=True) if wanted], carry, others]
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            with step_weights_from(source):
+                output, new_carry = step(now_inputs, carry)
+        d_now_inputs, d_carry, d_now_others = tape.gradient(
+            [output, *new_carry],
+            sources,
+            output_gradients=[d_output_steps.read(now), *d_carry],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        d_inputs = _write(d_inputs, now, d_now_inputs)
+        operands = _write(operands, now, source.operands)
+        d_products = _write(d_products, now, source.d_products)
+        d_others = {name: d_others[name] + d_now_others[name] for name in others}
+        return now - 1, d_carry, d_inputs, operands, d_products, d_others
+
+    _, d_carry, d_inputs, operands, d_products, d_weights = tf.while_loop(
+        lambda now, *_: now >= 0,
+        body,
+        (
+            time - 1,
+            list(d_final_carry),
+            [
+                _array(steps.dtype, time)
+                for steps, wanted in zip(input_steps, differentiable, strict=True)
+                if wanted
+            ],
+            [_array(tensor.dtype, time) for tensor in trial.products],
+            [_array(tensor.dtype, time) for tensor in trial.products],
+            {name: tf.zeros_like(weight) for name, weight in others.items()},
+        ),
+        maximum_iterations=time,
+    )
+    for name, operand, d_product in zip(trial.names, operands, d_products, strict=True):
+        d_kernel = _kernel_gradient(operand.stack(), d_product.stack())
+        d_weights[name] = d_weights[name] + d_kernel if name in d_weights else d_kernel
+    d_stacked = iter(d_inputs)
+    d_inputs = [next(d_stacked).stack() if wanted else None for wanted in differentiable]
+    return d_inputs, d_carry, d_weights
+
+
+def _kernel_gradient(operand, d_product):
+    rows = tf.reshape(operand, [-1, operand.shape[-1]])  # [time * batch, n]
+    return tf.matmul(rows, tf.reshape(d_product, [-1, d_product.shape[-1]]), transpose_a=True)
+
+
+def _array(dtype, time):
+    return tf.TensorArray(dtype, size=time, clear_after_read=False)
+
+
+def _unstacked(tensor):
+    return _array(tensor.dtype, tf.shape(tensor)[0]).unstack(tensor)
+
+
+def _write(arrays, now, tensors):
+    return [array.write(now, tensor) for array, tensor in zip(arrays, tensors, strict=True)]
