@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from zoo.cells.base import Cell, step_weights_from
+from zoo.cells.base import Cell, GivenWeights, step_weights_from
 
 Step = Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], tuple[tf.Tensor, Sequence[tf.Tensor]]]
 
@@ -111,30 +111,30 @@ def _masked(step: Step) -> Step:
     return masked_step
 
 
-class _Products:
+class _Products(GivenWeights):
     """Step weights of the forward loop: multiplies, and keeps the products."""
 
     def __init__(self, weights: dict[str, tf.Tensor]):
-        self.weights = weights
+        super().__init__(weights)
         self.names: list[str] = []
         self.products: list[tf.Tensor] = []
         self.other_names: set[str] = set()
 
     def product(self, operand, name):
         self.names.append(name)
-        self.products.append(tf.matmul(operand, self.weights[name]))
+        self.products.append(super().product(operand, name))
         return self.products[-1]
 
     def weight(self, name):
         self.other_names.add(name)
-        return self.weights[name]
+        return super().weight(name)
 
 
-class _Replay:
+class _Replay(GivenWeights):
     """Step weights of the backward loop: gives the kept products, notes operands and gradients."""
 
     def __init__(self, weights: dict[str, tf.Tensor], products: Sequence[tf.Tensor]):
-        self.weights = weights
+        super().__init__(weights)
         self.products = products
         self.operands: list[tf.Tensor] = []
         self.d_products = [tf.zeros_like(product) for product in products]
@@ -152,9 +152,6 @@ class _Replay:
             return tf.identity(self.products[position]), gradient
 
         return kept_product(operand)
-
-    def weight(self, name):
-        return self.weights[name]
 
 
 def _differentiable_loop(step, weights, inputs, initial_carry):

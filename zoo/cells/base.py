@@ -30,6 +30,19 @@ class StepWeights(Protocol):
     def weight(self, name: str) -> tf.Tensor: ...
 
 
+class GivenWeights:
+    """Step weights that are computed already."""
+
+    def __init__(self, weights: dict[str, tf.Tensor]):
+        self.weights = weights
+
+    def product(self, operand: tf.Tensor, name: str) -> tf.Tensor:
+        return tf.matmul(operand, self.weights[name])
+
+    def weight(self, name: str) -> tf.Tensor:
+        return self.weights[name]
+
+
 _step_weights: ContextVar[StepWeights | None] = ContextVar("step_weights", default=None)
 
 
@@ -86,7 +99,9 @@ class Cell(keras.layers.Layer):
     def build(self, input_shape: Sequence[int | None]) -> None:
         features = input_shape[-1]
         if features is None:
-            raise ValueError(f"{self.name}: the last dimension of the inputs must be known, got {input_shape}")
+            raise ValueError(
+                f"{self.name}: the last dimension of the inputs must be known, got {input_shape}"
+            )
         width = len(self.GATES) * self.units
         self.input_kernel = self.add_weight(
             name="input_kernel", shape=(features, width), initializer=self.kernel_initializer
@@ -112,13 +127,11 @@ class Cell(keras.layers.Layer):
 
     def product(self, operand: tf.Tensor, name: str) -> tf.Tensor:
         """operand [batch, n] times the step weight `name` [n, m]."""
-        source = _step_weights.get()
-        return source.product(operand, name) if source else tf.matmul(operand, self.step_weights()[name])
+        return (_step_weights.get() or GivenWeights(self.step_weights())).product(operand, name)
 
     def weight(self, name: str) -> tf.Tensor:
         """The step weight `name`, for use other than in a product."""
-        source = _step_weights.get()
-        return source.weight(name) if source else self.step_weights()[name]
+        return (_step_weights.get() or GivenWeights(self.step_weights())).weight(name)
 
     def step(self, projected: tf.Tensor, states: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """One step: (projected [batch, gates * units], states) -> (output, new states)."""

@@ -1,0 +1,68 @@
+"""The contract of a task model: what trainer, evaluator and exporter know of a task.
+
+    records -> features -> batch -> call -> outputs -> loss, metrics
+                  \\-> signatures
+
+`features` turns raw records into tensors inside the graph, and is used by the input pipeline and by
+the exported signatures alike, so that training and serving cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+Tensors = dict[str, Any]
+
+
+class TaskModel(keras.layers.Layer):
+    """A trainable, servable model of one task.
+
+    A batch is a dict of tensors: the features, padded to [batch, time, ...], and `mask`, bool
+    [batch, time], False where there is padding.
+    """
+
+    @classmethod
+    def learn(cls, records: tf.data.Dataset, options: Mapping[str, Any]) -> TaskModel:
+        """A new model: vocabularies from the training records, the rest from options (a Config's fields)."""
+        raise NotImplementedError
+
+    @classmethod
+    def restore(cls, options: Mapping[str, Any], assets: Mapping[str, bytes]) -> TaskModel:
+        """The model that `learn` made of these options, from its `assets`, with untrained weights."""
+        raise NotImplementedError
+
+    def assets(self) -> dict[str, bytes]:
+        """Files that belong to the model beside its weights: vocabularies, labels."""
+        raise NotImplementedError
+
+    def features(self, records: Tensors) -> Tensors:
+        """Tensors of a batch of raw records, in graph; ragged where lengths differ."""
+        raise NotImplementedError
+
+    def initial_states(self, batch_size: int) -> list[tf.Tensor]:
+        """States that are carried from batch to batch in truncated back-propagation through time."""
+        return []
+
+    def call(self, batch: Tensors, states: Any = None, training: bool = False) -> Tensors:
+        """Outputs of a batch; `states` among them, where states are carried."""
+        raise NotImplementedError
+
+    def loss(self, batch: Tensors, outputs: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
+        """Total loss in nats, and the number of predictions it is the sum of; both scalars."""
+        raise NotImplementedError
+
+    def update_metrics(self, batch: Tensors, outputs: Tensors) -> None:
+        """Add a batch to `metrics`, Keras metrics whose `result()` is a dict of the names reported."""
+        raise NotImplementedError
+
+    def baseline(self, training: Iterable[Tensors], validation: Iterable[Tensors]) -> dict[str, float]:
+        """The metrics that a model without a network reaches, from batches: the bar to clear."""
+        raise NotImplementedError
+
+    def signatures(self) -> dict[str, tf.types.experimental.PolymorphicFunction]:
+        """Functions to export, by signature name; defaults of arguments become signature defaults."""
+        raise NotImplementedError

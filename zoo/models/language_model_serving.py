@@ -1,0 +1,157 @@
+"""What an exported language model answers: score, generate, start, step.
+
+A generation state is one row of floats, [batch, S]: the recurrent states side by side and the last
+token, which the model has not read yet. It is all that a caller keeps between steps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+from zoo import decoding
+from zoo.decoding import Sampling
+
+if TYPE_CHECKING:
+    from zoo.models.language_model import LanguageModel
+
+MAX_NEW_TOKENS = 4096
+
+
+class LanguageModelService:
+    """The signatures' computations, over one model."""
+
+    def __init__(self, model: LanguageModel):
+        self.model = model
+        self.state_width = sum(model.stack.state_size) + 1
+
+    def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Log-probabilities of whole texts, string [batch]; of a model of separate texts, their ends included."""
+        features = self.model.features({"text": text})
+        batch = {name: ragged.to_tensor() for name, ragged in features.items()}
+        num_tokens = tf.cast(features["targets"].row_lengths(), tf.int32)
+        batch["mask"] = tf.sequence_mask(num_tokens, tf.shape(batch["targets"])[1])
+        log_prob = tf.reduce_sum(self.model.token_log_prob(batch, self.model(batch)), axis=1)
+        nats_per_token = tf.math.divide_no_nan(-log_prob, tf.cast(num_tokens, tf.float32))
+        return {"log_prob": log_prob, "num_tokens": num_tokens, "perplexity": tf.exp(nats_per_token)}
+
+    def start(self, prompt: tf.Tensor) -> tf.Tensor:
+        """The generation states [batch, S] after prompts, string [batch]."""
+        tokens = self.model.tokenizer.tokenize(prompt)
+        boundary = tf.fill([tokens.nrows(), 1], self.model.tokenizer.boundary_id)
+        tokens = tf.concat([boundary, tokens], axis=1)
+        read = tokens[:, :-1]
+        inputs = read.to_tensor()
+        mask = tf.sequence_mask(read.row_lengths(), tf.shape(inputs)[1])
+        _, states = self.model.stack(self.model.embedding(inputs), mask=mask)
+        last = tf.reshape(tokens[:, -1:].flat_values, [-1])
+        return self._packed(states, last)
+
+    def step(self, state: tf.Tensor, sampling: Sampling, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One more token a row, and the states after it."""
+        batch_size = tf.shape(state)[0]
+        sampling = sampling.checked(batch_size)
+        logits, states = self._next_logits(*self._unpacked(state))
+        uniform = decoding.uniforms(seed, batch_size, 1)[:, 0]
+        token = sampling.choose(self._allowed(logits), uniform)
+        ends = tf.equal(token, self._end_id) if self._end_id is not None else tf.zeros_like(token, tf.bool)
+        return {
+            "token": tf.where(ends, "", self.model.tokenizer.piece(token)),
+            "token_id": token,
+            "log_prob": tf.gather(tf.nn.log_softmax(logits), token, batch_dims=1),
+            "done": ends,
+            "state": self._packed(states, token),
+        }
+
+    def generate(
+        self, prompt: tf.Tensor, max_new_tokens: tf.Tensor, sampling: Sampling, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Continuations of prompts, string [batch]; `num_tokens` counts a token that ended the text."""
+        batch_size = tf.size(prompt)
+        sampling = sampling.checked(batch_size)
+        max_new_tokens = decoding.rows(max_new_tokens, batch_size)
+        in_range = (max_new_tokens >= 0) & (max_new_tokens <= MAX_NEW_TOKENS)
+        with tf.control_dependencies(
+            [decoding.require(in_range, f"max_new_tokens must be between 0 and {MAX_NEW_TOKENS}")]
+        ):
+            token, states = self._unpacked(self.start(prompt))
+        step_weights = self.model.stack.step_weights()
+        generated = decoding.generate(
+            lambda token, states: self._next_logits(token, states, step_weights),
+            token,
+            states,
+            max_new_tokens,
+            sampling,
+            decoding.uniforms(seed, batch_size, MAX_NEW_TOKENS),
+            self._allowed,
+            self._end_id,
+        )
+        ids = generated.ids
+        written = tf.sequence_mask(generated.lengths, tf.shape(ids)[1])
+        if self._end_id is not None:
+            written &= tf.not_equal(ids, self._end_id)
+        pieces = tf.where(written, self.model.tokenizer.piece(ids), "")
+        return {
+            "text": tf.strings.reduce_join(pieces, axis=1),
+            "num_tokens": generated.lengths,
+            "log_prob": generated.log_prob,
+        }
+
+    @property
+    def _end_id(self) -> int | None:
+        return self.model.tokenizer.boundary_id if self.model.separate_texts else None
+
+    def _allowed(self, logits):
+        """The unknown token stands for no text, so it is never drawn."""
+        ids = tf.range(tf.shape(logits)[-1])
+        return tf.where(tf.equal(ids, self.model.tokenizer.unknown_id), logits.dtype.min, logits)
+
+    def _next_logits(self, token, states, step_weights=None):
+        hidden, states = self.model.stack.step(self.model.embedding(token), states, step_weights)
+        return self.model.head(hidden), states
+
+    def _packed(self, states, token):
+        return tf.concat([*states, tf.cast(token, tf.float32)[:, tf.newaxis]], axis=1)
+
+    def _unpacked(self, state):
+        *states, token = tf.split(state, [*self.model.stack.state_size, 1], axis=1)
+        return tf.cast(token[:, 0], tf.int32), states
+
+
+def signatures(model: LanguageModel) -> dict:
+    """Functions by signature name; an argument's default, of one row, becomes the signature's."""
+    service = LanguageModelService(model)
+    text, prompt = (tf.TensorSpec([None], tf.string, name) for name in ("text", "prompt"))
+    state = tf.TensorSpec([None, service.state_width], tf.float32, "state")
+    limit = tf.TensorSpec([None], tf.int32, "max_new_tokens")
+    settings = [
+        tf.TensorSpec([None], tf.float32, "temperature"),
+        tf.TensorSpec([None], tf.int32, "top_k"),
+        tf.TensorSpec([None], tf.float32, "top_p"),
+        tf.TensorSpec([None, 2], tf.int32, "seed"),
+    ]
+    one, zero, fresh = tf.constant([1.0]), tf.constant([0]), tf.constant([[-1, -1]])
+
+    def score(text):
+        return service.score(text)
+
+    def start(prompt):
+        return {"state": service.start(prompt)}
+
+    def step(state, temperature=one, top_k=zero, top_p=one, seed=fresh):
+        return service.step(state, Sampling(temperature, top_k, top_p), seed)
+
+    def generate(
+        prompt, max_new_tokens=tf.constant([100]), temperature=one, top_k=zero, top_p=one, seed=fresh
+    ):
+        return service.generate(prompt, max_new_tokens, Sampling(temperature, top_k, top_p), seed)
+
+    generate = tf.function(generate, input_signature=[prompt, limit, *settings], autograph=False)
+    return {
+        "serving_default": generate,
+        "generate": generate,
+        "score": tf.function(score, input_signature=[text], autograph=False),
+        "start": tf.function(start, input_signature=[prompt], autograph=False),
+        "step": tf.function(step, input_signature=[state, *settings], autograph=False),
+    }
