@@ -1,0 +1,81 @@
+"""Data sets by name: what `--dataset` takes.
+
+`--dataset=NAME` is a data set of the zoo, `--dataset=FORMAT:PATH` the user's own files, split by fractions,
+and `--dataset=FORMAT` with `--train_path` and so on the user's own splits. A data set is a class with
+`stream` and `load` (see `base.Dataset`); one more is a file here and a line in DATASETS or FORMATS.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from serving.program import UserError
+from training.datasets import color_names, python_docs, text
+from training.datasets.base import SPLITS, Dataset, Format
+from training.datasets.splitting import Fractions
+
+__all__ = ["DATASETS", "FORMATS", "Dataset", "open_dataset"]
+
+DATASETS: dict[str, Callable[[Fractions], Dataset]] = {
+    "color_names": color_names.open_names,
+    "python_docs": python_docs.open_topics,
+}
+
+FORMATS: dict[str, Format] = {
+    "text": text,
+}
+
+
+def open_dataset(config: Any) -> Dataset:
+    """The data set that `config` asks for.
+
+    Reads the fields `dataset`, `train_path`, `validation_path`, `test_path`, `validation_fraction`,
+    `test_fraction`, `text_mode` and `seed`.
+
+    Raises:
+        UserError: an unknown name, a path with nothing to read, fractions that do not add up.
+    """
+    name, separator, path = config.dataset.partition(":")
+    given = {split: getattr(config, f"{split}_path") for split in SPLITS}
+    paths = {split: value for split, value in given.items() if value}
+    if name in FORMATS and not separator:
+        return _open_splits(name, paths, config)
+    if paths:
+        flag = f"--{next(iter(paths))}_path"
+        raise UserError(f"{flag} goes with --dataset=FORMAT, such as --dataset=text, not {config.dataset!r}")
+    fractions = Fractions(config.validation_fraction, config.test_fraction, config.seed)
+    if name in FORMATS:
+        if not path:
+            raise UserError(f"--dataset={config.dataset}: a path is missing, as in --dataset={name}:FILE")
+        return FORMATS[name].open_path(path, fractions, config)
+    if name in DATASETS and not separator:
+        return DATASETS[name](fractions)
+    raise UserError(_unknown(config.dataset, name, bool(separator)))
+
+
+def _open_splits(name: str, paths: dict[str, str], config: Any) -> Dataset:
+    if not paths:
+        raise UserError(
+            f"--dataset={name} needs files: --dataset={name}:PATH, or --train_path=PATH and so on"
+        )
+    return FORMATS[name].open_splits(paths, config)
+
+
+def _unknown(value: str, name: str, has_path: bool) -> str:
+    if has_path and name not in DATASETS:
+        return f"unknown format {name!r} in --dataset={value}; expected one of: {_listed(FORMATS)}"
+    if has_path:
+        return f"--dataset={value}: {name!r} takes no path; say --dataset={name}"
+    expected = f"expected one of: {_listed(DATASETS)}; or FORMAT:PATH, FORMAT one of: {_listed(FORMATS)}"
+    if os.path.exists(value):
+        return f"unknown data set {value!r}; for a file or folder say --dataset=text:{value} ({expected})"
+    near = difflib.get_close_matches(name, [*DATASETS, *FORMATS], n=1)
+    suggestion = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown data set {value!r}{suggestion}; {expected}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
