@@ -7,10 +7,11 @@ A program is a module with a docstring (its help text), absl flags, and a functi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 # TensorFlow's start-up remarks would bury our own messages. Set before it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -21,6 +22,14 @@ from absl import flags, logging
 class UserError(Exception):
     """Something the user can put right; shown as one line, without a traceback."""
 
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """A command line that cannot be understood."""
+
+    exit_code = 2
+
 
 def run(
     name: str,
@@ -28,27 +37,57 @@ def run(
     description: str,
     flag_modules: Sequence[str],
     argv: Sequence[str] | None = None,
+    known_flags_only: bool = False,
 ) -> None:
     """Parse the command line, call `main`, and end the process with the right exit code.
 
-    `flag_modules` names the modules whose flags `--help` shows, in that order.
+    `flag_modules` names the modules whose flags `--help` shows, in that order. With `known_flags_only`
+    unknown flags are no error: `main` finds them among its arguments.
     """
     argv = sys.argv if argv is None else argv
     if any(word in ("--help", "-h", "-help") for word in argv[1:]):
         print(help_text(description, flag_modules))
         sys.exit(0)
     try:
-        arguments = flags.FLAGS(list(argv))[1:]
+        arguments = flags.FLAGS(list(argv), known_only=known_flags_only)[1:]
     except flags.Error as error:
         _fail(name, f"{error} (try {name} --help)", 2)
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     try:
         main(arguments)
-    except (UserError, OSError) as error:
+        sys.stdout.flush()  # here, where a reader that has gone is noticed and reported
+    except UserError as error:
+        _fail(name, str(error), error.exit_code)
+    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
+        sys.exit(1)
+    except OSError as error:
         _fail(name, str(error), 1)
     except KeyboardInterrupt as interrupt:
         _fail(name, str(interrupt) or "interrupted", 130)
+
+
+@contextlib.contextmanager
+def native_stderr_muted() -> Iterator[None]:
+    """Drops what native libraries write to stderr; for TensorFlow's import and its first look at devices.
+
+    Until its logging is initialised TensorFlow heeds no log level. Whoever sets TF_CPP_MIN_LOG_LEVEL
+    below 2 wants to see it all, and does.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2":
+        yield
+        return
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _fail(name: str, message: str, code: int) -> None:

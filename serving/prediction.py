@@ -1,0 +1,140 @@
+"""tensorflow.serving.PredictionService: Predict and GetModelMetadata.
+
+The checks, their order and their words are the stock server's (servables/tensorflow/predict_util.cc and
+TensorFlow's cc/saved_model/util.cc).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+
+from serving import tensors
+from serving.messages import get_model_metadata_pb2, predict_pb2
+from serving.repository import Repository
+from serving.rpc import StatusError, invalid, model_spec
+
+_DEFAULT_SIGNATURE = "serving_default"
+_SIGNATURES_FIELD = "signature_def"
+
+
+class PredictionService:
+    """Answers from the versions that a repository hands out.
+
+    Of a version's servable it uses `signatures`, `signature_protos` and `run` (see serving.saved_model).
+    """
+
+    def __init__(self, repository: Repository):
+        self._repository = repository
+
+    def Predict(  # noqa: N802 - the RPC's name
+        self, request: predict_pb2.PredictRequest
+    ) -> predict_pb2.PredictResponse:
+        """Runs a signature; inputs left out take the signature's defaults."""
+        spec = model_spec(request)
+        signature_name = spec.signature_name or _DEFAULT_SIGNATURE
+        response = predict_pb2.PredictResponse()
+        with self._repository.lease(spec) as version:
+            servable: Any = version.servable
+            signature = servable.signatures.get(signature_name)
+            if signature is None:
+                message = f'Serving signature key "{signature_name}" not found.'
+                raise StatusError(grpc.StatusCode.FAILED_PRECONDITION, message)
+            feeds = bind_inputs(signature, request.inputs)
+            outputs = select_outputs(signature, request.output_filter)
+            values = servable.run(signature, feeds, outputs)
+            _echo(response.model_spec, spec.name, version.number, signature_name)
+        for alias, value in zip(outputs, values, strict=True):
+            tensors.to_proto(value, response.outputs[alias])
+        return response
+
+    def GetModelMetadata(  # noqa: N802 - the RPC's name
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """The signatures of a version; there is no other metadata."""
+        spec = model_spec(request)
+        if not request.metadata_field:
+            raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+        for field in request.metadata_field:
+            if field != _SIGNATURES_FIELD:
+                raise invalid(f"Metadata field {field} is not supported")
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        with self._repository.lease(spec) as version:
+            servable: Any = version.servable
+            for name, proto in servable.signature_protos.items():
+                signatures.signature_def[name].CopyFrom(proto)
+            _echo(response.model_spec, spec.name, version.number)
+        response.metadata[_SIGNATURES_FIELD].Pack(signatures)
+        return response
+
+
+def bind_inputs(signature: Any, inputs: Mapping[str, Any]) -> list[np.ndarray]:
+    """One array for each input of the signature, in its order: the request's, or the default."""
+    expected = signature.input_tensors
+    if len(inputs) > len(expected) or (len(inputs) < len(expected) and not signature.defaults):
+        raise invalid(_size_mismatch(set(inputs), set(expected)))
+    arrays, used = [], []
+    for alias, tensor in expected.items():
+        if alias in inputs:
+            arrays.append(_parse(alias, inputs[alias]))
+            used.append(alias)
+        elif alias in signature.defaults:
+            arrays.append(signature.defaults[alias])
+        else:
+            raise invalid(
+                f"Signature input alias: {alias}(feed name: {tensor}) not found in request and no default "
+                f"value provided. Inputs expected to be in the request {{{_names(inputs)}}}, or default "
+                f"input alias set: {_names(signature.defaults)}"
+            )
+    if len(used) != len(inputs):
+        raise invalid(
+            f"Inputs contains invalid name. Used request inputs: {_names(used)}, "
+            f"request input: {_names(inputs)}"
+        )
+    return arrays
+
+
+def select_outputs(signature: Any, output_filter: Sequence[str]) -> list[str]:
+    """The outputs that the request asks for, or all."""
+    if not output_filter:
+        return list(signature.output_tensors)
+    selected: list[str] = []
+    for alias in output_filter:
+        if alias not in signature.output_tensors:
+            raise invalid(
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                f"{{{_names(signature.output_tensors)}}}."
+            )
+        if alias in selected:
+            raise invalid(f"duplicate output tensor alias: {alias}")
+        selected.append(alias)
+    return sorted(selected)
+
+
+def _parse(alias: str, proto: Any) -> np.ndarray:
+    try:
+        return tensors.to_array(proto)
+    except ValueError as error:
+        raise invalid(f"tensor parsing error: {alias}") from error
+
+
+def _size_mismatch(sent: set[str], expected: set[str]) -> str:
+    return (
+        f"input size does not match signature: {len(sent)}!={len(expected)} len({{{_names(sent)}}}) != "
+        f"len({{{_names(expected)}}}). Sent extra: {{{_names(sent - expected)}}}. "
+        f"Missing but required: {{{_names(expected - sent)}}}."
+    )
+
+
+def _names(aliases: Iterable[str]) -> str:
+    return ",".join(sorted(aliases))
+
+
+def _echo(spec: Any, name: str, version: int, signature_name: str = "") -> None:
+    spec.name = name
+    spec.version.value = version
+    spec.signature_name = signature_name
