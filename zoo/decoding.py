@@ -40,7 +40,9 @@ class Sampling(NamedTuple):
         """Token ids int32 [batch], given logits [batch, vocabulary] and random numbers in [0, 1) [batch]."""
         greedy = tf.argmax(logits, axis=-1, output_type=tf.int32)
         is_greedy = tf.equal(self.temperature, 0)
-        scaled = logits / tf.where(is_greedy, tf.ones_like(self.temperature), self.temperature)[:, tf.newaxis]
+        temperature = tf.where(is_greedy, tf.ones_like(self.temperature), self.temperature)[:, tf.newaxis]
+        # The largest becomes 0, so that a temperature near zero overflows towards "never", not infinity.
+        scaled = (logits - tf.reduce_max(logits, axis=-1, keepdims=True)) / temperature
         probabilities = tf.cond(
             tf.reduce_any((self.top_k > 0) | (self.top_p < 1)),
             lambda: self._cut(tf.nn.softmax(scaled)),
@@ -61,7 +63,7 @@ class Sampling(NamedTuple):
         mass = tf.reduce_sum(tf.where(among_top_k, ranked, 0.0), axis=-1, keepdims=True)
         # At top_p = 1 nothing is cut, whatever the sum was rounded to.
         top_p = tf.where(self.top_p < 1, self.top_p, 2.0)[:, tf.newaxis]
-        kept = among_top_k & (before < top_p * mass)
+        kept = among_top_k & ((rank == 0) | (before < top_p * mass))
         place = tf.argsort(order, axis=-1)
         return tf.where(tf.gather(kept, place, batch_dims=1), probabilities, 0.0)
 
@@ -77,7 +79,8 @@ def uniforms(seed: tf.Tensor, batch_size: tf.Tensor, count: int) -> tf.Tensor:
     The seed (-1, -1) asks for fresh randomness; the same other seed gives the same numbers.
     """
     seed = rows(seed, batch_size)
-    fresh = tf.random.uniform(tf.shape(seed), maxval=tf.int32.max, dtype=tf.int32)
+    # Not tf.random.uniform: an export would keep the global seed of the program that made it.
+    fresh = tf.raw_ops.RandomUniformInt(shape=tf.shape(seed), minval=0, maxval=tf.int32.max)
     seed = tf.where(tf.reduce_all(tf.equal(seed, -1), axis=1, keepdims=True), fresh, seed)
     return tf.map_fn(
         lambda row: tf.random.stateless_uniform([count], row),
@@ -114,7 +117,7 @@ def generate(
         token, states: the last token of the prompt and the states before it.
         max_new_tokens: int32 [batch].
         random: numbers in [0, 1), [batch, at least max(max_new_tokens)].
-        allowed: gives logits with those of forbidden tokens at their lowest.
+        allowed: gives logits with those of forbidden tokens at minus infinity.
         end_id: drawing this token ends a row.
     """
 
@@ -127,17 +130,17 @@ def generate(
         done |= lengths >= max_new_tokens
         if end_id is not None:
             done |= tf.equal(token, end_id)
-        return now + 1, token, states, done, lengths, log_prob, ids.write(now, token)
+        return now + 1, token, states, done, lengths, log_prob, ids.write(now + 1, token)
 
     zeros = tf.zeros_like(token)
-    ids = tf.TensorArray(tf.int32, size=0, dynamic_size=True, element_shape=[None])
+    # The prompt's last token comes first, since an array without elements cannot be stacked.
+    ids = tf.TensorArray(tf.int32, size=1, dynamic_size=True, element_shape=[None]).write(0, token)
     _, _, _, _, lengths, log_prob, ids = tf.while_loop(
         lambda now, token, states, done, *_: ~tf.reduce_all(done),
         body,
         (0, token, states, max_new_tokens <= 0, zeros, tf.cast(zeros, tf.float32), ids),
     )
-    drawn = tf.reshape(ids.stack(), [ids.size(), tf.size(token)])
-    return Generated(tf.transpose(drawn), lengths, log_prob)
+    return Generated(tf.transpose(ids.stack()[1:]), lengths, log_prob)
 
 
 def require(condition: tf.Tensor, message: str) -> tf.Operation:

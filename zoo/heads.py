@@ -71,7 +71,8 @@ class FullSoftmax(keras.layers.Layer):
                 gradients = chunk if gradients is None else _joined(gradients, chunk)
             return total, lambda upstream: [upstream * gradient for gradient in gradients]
 
-        return run(hidden, *self._weights())
+        embedding, bias = self._weights()
+        return run(hidden, embedding, bias)
 
     def log_prob(self, hidden: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """log P(targets[n] | hidden[n]), in nats: [tokens, units], [tokens] -> [tokens]."""

@@ -39,3 +39,6 @@ class Perplexity(keras.metrics.Metric):
             "bits_per_character": tf.math.divide_no_nan(self.nats.value, self.characters.value)
             / math.log(2.0),
         }
+
+    def get_config(self):
+        return {"name": self.name}

@@ -41,6 +41,17 @@ class Recurrent(keras.layers.RNN):
             raise ValueError(f"Recurrent runs the cells of zoo.cells; got {type(cell).__name__}")
         super().__init__(cell, **kwargs)
 
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        if sequences.shape[1] != 0:
+            return super().call(sequences, initial_state, mask, training)
+        # keras.layers.RNN looks at the first step, so no steps are run as one that is masked.
+        batch_size, features = tf.shape(sequences)[0], sequences.shape[2]
+        no_step = tf.zeros([batch_size, 1, features], sequences.dtype)
+        result = super().call(no_step, initial_state, tf.zeros([batch_size, 1], tf.bool), training)
+        if not self.return_sequences:
+            return result
+        return (result[0][:, :0], *result[1:]) if self.return_state else result[:, :0]
+
     def inner_loop(self, sequences, initial_state, mask, training=False):
         inputs = tf.transpose(tf.convert_to_tensor(sequences), [1, 0, 2])  # [time, batch, features]
         mask = None if mask is None else tf.transpose(tf.cast(mask, tf.bool))
@@ -57,6 +68,8 @@ class Recurrent(keras.layers.RNN):
         )
         if self.zero_output_for_mask and mask is not None:
             outputs = tf.where(mask[:, :, tf.newaxis], outputs, tf.zeros_like(outputs))
+            is_last = tf.reduce_all(mask[-1:], axis=0)[:, tf.newaxis]
+            last_output = tf.where(is_last, last_output, tf.zeros_like(last_output))
         return last_output, tf.transpose(outputs, [1, 0, 2]), final_states
 
     def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
@@ -96,7 +109,7 @@ def scan(
 def _carrying_output(step: Step) -> Step:
     def step_and_output(inputs, carry):
         output, states = step(inputs, carry[1:])
-        return output, [output, *states]
+        return [output, *states]
 
     return step_and_output
 
@@ -105,8 +118,7 @@ def _masked(step: Step) -> Step:
     def masked_step(inputs, carry):
         output, states = step(inputs[:-1], carry[1:])
         kept = inputs[-1][:, tf.newaxis]
-        carry = [tf.where(kept, new, old) for new, old in zip([output, *states], carry, strict=True)]
-        return carry[0], carry
+        return [tf.where(kept, new, old) for new, old in zip([output, *states], carry, strict=True)]
 
     return masked_step
 
@@ -155,7 +167,10 @@ class _Replay(GivenWeights):
 
 
 def _differentiable_loop(step, weights, inputs, initial_carry):
-    """[outputs, *final carry] of the loop, differentiable in weights, inputs and initial carry."""
+    """[outputs, *final carry] of the loop, differentiable in weights, inputs and initial carry.
+
+    `step` takes the inputs of one step and the carry, and gives the new carry; its first is the output.
+    """
     trial = _trial_step(step, weights, inputs, initial_carry)
     names = sorted(weights)
 
@@ -188,25 +203,26 @@ def _trial_step(step, weights, inputs, carry) -> _Products:
 def _forward_loop(step, weights, trial, inputs, initial_carry):
     time = tf.shape(inputs[0])[0]
     input_steps = [_unstacked(tensor) for tensor in inputs]
-    outputs = _array(inputs[0].dtype, time)
-    carries = [_array(tensor.dtype, time) for tensor in initial_carry]  # the carry before each step
+    # The carry before each step, and the last: never empty, since an empty array cannot be stacked.
+    carries = [_array(tensor.dtype, time + 1) for tensor in initial_carry]
+    carries = _write(carries, 0, initial_carry)
     products = [_array(tensor.dtype, time) for tensor in trial.products]
 
-    def body(now, carry, outputs, carries, products):
+    def body(now, carry, carries, products):
         source = _Products(weights)
         with step_weights_from(source):
-            output, new_carry = step([steps.read(now) for steps in input_steps], carry)
-        carries = _write(carries, now, carry)
-        products = _write(products, now, source.products)
-        return now + 1, list(new_carry), outputs.write(now, output), carries, products
+            carry = step([steps.read(now) for steps in input_steps], carry)
+        return now + 1, carry, _write(carries, now + 1, carry), _write(products, now, source.products)
 
-    _, final_carry, outputs, carries, products = tf.while_loop(
+    _, final_carry, carries, products = tf.while_loop(
         lambda now, *_: now < time,
         body,
-        (0, list(initial_carry), outputs, carries, products),
+        (0, list(initial_carry), carries, products),
         maximum_iterations=time,
     )
-    return outputs.stack(), final_carry, (input_steps, carries, products)
+    outputs = carries[0].stack()[1:]
+    outputs.set_shape([inputs[0].shape[0], None, None])  # the loop forgets a known number of steps
+    return outputs, final_carry, (input_steps, carries, products)
 
 
 def _backward_loop(step, weights, trial, kept, d_outputs, d_final_carry):
@@ -224,11 +240,12 @@ def _backward_loop(step, weights, trial, kept, d_outputs, d_final_carry):
         with tf.GradientTape() as tape:
             tape.watch(sources)
             with step_weights_from(source):
-                output, new_carry = step(now_inputs, carry)
+                new_carry = step(now_inputs, carry)
+        d_output, *d_states = d_carry
         d_now_inputs, d_carry, d_now_others = tape.gradient(
-            [output, *new_carry],
+            new_carry,
             sources,
-            output_gradients=[d_output_steps.read(now), *d_carry],
+            output_gradients=[d_output + d_output_steps.read(now), *d_states],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         d_inputs = _write(d_inputs, now, d_now_inputs)

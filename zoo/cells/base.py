@@ -158,11 +158,20 @@ class Cell(keras.layers.Layer):
 
 
 def _per_gate(initializer, gates: int):
-    """Initialize [units, gates * units] block by block: orthogonal is meant for square matrices."""
+    """Initialize [units, gates * units] block by block: orthogonal is meant for square matrices.
+
+    A Keras initializer gives the same numbers whenever it is called, so that each block needs a seed
+    of its own: gates that start alike would learn alike.
+    """
+    seed = getattr(initializer, "seed", None)
+    if isinstance(seed, int):
+        config = initializer.get_config()
+        initializers = [type(initializer).from_config({**config, "seed": seed + n}) for n in range(gates)]
+    else:
+        initializers = [initializer] * gates
 
     def initialize(shape, dtype=None):
         rows, width = shape
-        blocks = [initializer((rows, width // gates), dtype=dtype) for _ in range(gates)]
-        return tf.concat(blocks, axis=-1)
+        return tf.concat([block((rows, width // gates), dtype=dtype) for block in initializers], axis=-1)
 
     return initialize

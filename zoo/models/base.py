@@ -59,6 +59,10 @@ class TaskModel(keras.layers.Layer):
         """Add a batch to `metrics`, Keras metrics whose `result()` is a dict of the names reported."""
         raise NotImplementedError
 
+    def objective(self, metrics: Mapping[str, float]) -> float:
+        """The figure among the metrics' results that training minimizes."""
+        raise NotImplementedError
+
     def baseline(self, training: Iterable[Tensors], validation: Iterable[Tensors]) -> dict[str, float]:
         """The metrics that a model without a network reaches, from batches: the bar to clear."""
         raise NotImplementedError

@@ -33,7 +33,8 @@ class LanguageModel(TaskModel):
         embedding_size: of the input embedding; 0 stands for `units`.
         dropout: on the connections from embedding to output layer, none of them through time.
         tie_embeddings: the output layer uses the input embedding.
-        initializer_scale: all weights start uniform in [-scale, scale]; 0 for each layer's own start.
+        initializer_scale: weights start uniform in [-scale, scale], but for an LSTM's `forget_bias` and
+            the output layer's bias of zero; 0 for each layer's own start.
         separate_texts: the training texts were examples of their own, not one continuous text.
     """
 
@@ -59,16 +60,16 @@ class LanguageModel(TaskModel):
         super().__init__(name="language_model")
         self.tokenizer = tokenizer
         self.separate_texts = separate_texts
-        uniform = keras.initializers.RandomUniform(-initializer_scale, initializer_scale)
-        initializers = dict.fromkeys(
-            ("kernel_initializer", "recurrent_initializer", "bias_initializer"), uniform
-        )
-        cell_options = {**(initializers if initializer_scale else {}), **(cell_options or {})}
-        cells = [CELLS[cell](units, name=f"{cell}_{index}", **cell_options) for index in range(layers)]
+        cells = [
+            CELLS[cell](
+                units, name=f"{cell}_{index}", **{**_cell_starts(initializer_scale), **(cell_options or {})}
+            )
+            for index in range(layers)
+        ]
         self.embedding = keras.layers.Embedding(
             tokenizer.vocabulary_size,
             embedding_size or units,
-            embeddings_initializer=uniform if initializer_scale else "uniform",
+            embeddings_initializer=_start(initializer_scale) or "uniform",
             name="embedding",
         )
         self.stack = Stack(cells, skip, dropout, name="stack")
@@ -76,7 +77,7 @@ class LanguageModel(TaskModel):
         self.head = FullSoftmax(
             tokenizer.vocabulary_size,
             tied_to=self.embedding if tie_embeddings else None,
-            initializer=uniform if initializer_scale else "glorot_uniform",
+            initializer=_start(initializer_scale) or "glorot_uniform",
             name="head",
         )
         self.perplexity = Perplexity()
@@ -105,7 +106,7 @@ class LanguageModel(TaskModel):
         boundary = tf.fill([targets.nrows(), 1], self.tokenizer.boundary_id)
         if self.separate_texts:
             targets = tf.concat([targets, boundary], axis=1)
-        return {"inputs": tf.concat([boundary, targets[:, :-1]], axis=1), "targets": targets}
+        return {"inputs": tf.concat([boundary, targets], axis=1)[:, :-1], "targets": targets}
 
     def initial_states(self, batch_size):
         return self.stack.get_initial_state(batch_size)
@@ -135,6 +136,9 @@ class LanguageModel(TaskModel):
         log_prob = self.head.log_prob(rows, tf.reshape(batch["targets"], [-1]))
         return tf.where(batch["mask"], tf.reshape(log_prob, tf.shape(batch["targets"])), 0.0)
 
+    def objective(self, metrics):
+        return metrics["nats_per_token"]
+
     def baseline(self, training, validation):
         """The unigram model: each token's frequency in training, plus one."""
         counts = np.ones(self.tokenizer.vocabulary_size)
@@ -155,3 +159,13 @@ class LanguageModel(TaskModel):
 
     def signatures(self):
         return language_model_serving.signatures(self)
+
+
+def _start(scale: float) -> keras.initializers.Initializer | None:
+    """How one weight starts. Never shared: an initializer gives all weights of a shape the same numbers."""
+    return keras.initializers.RandomUniform(-scale, scale) if scale else None
+
+
+def _cell_starts(scale: float) -> dict[str, keras.initializers.Initializer]:
+    weights = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
+    return {weight: initializer for weight in weights if (initializer := _start(scale))}

@@ -27,7 +27,7 @@ class LanguageModelService:
         self.state_width = sum(model.stack.state_size) + 1
 
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Log-probabilities of whole texts, string [batch]; of a model of separate texts, their ends included."""
+        """Log-probabilities of whole texts, string [batch]; the end of a separate text included."""
         features = self.model.features({"text": text})
         batch = {name: ragged.to_tensor() for name, ragged in features.items()}
         num_tokens = tf.cast(features["targets"].row_lengths(), tf.int32)
@@ -105,7 +105,7 @@ class LanguageModelService:
     def _allowed(self, logits):
         """The unknown token stands for no text, so it is never drawn."""
         ids = tf.range(tf.shape(logits)[-1])
-        return tf.where(tf.equal(ids, self.model.tokenizer.unknown_id), logits.dtype.min, logits)
+        return tf.where(tf.equal(ids, self.model.tokenizer.unknown_id), -float("inf"), logits)
 
     def _next_logits(self, token, states, step_weights=None):
         hidden, states = self.model.stack.step(self.model.embedding(token), states, step_weights)
@@ -132,6 +132,7 @@ def signatures(model: LanguageModel) -> dict:
         tf.TensorSpec([None, 2], tf.int32, "seed"),
     ]
     one, zero, fresh = tf.constant([1.0]), tf.constant([0]), tf.constant([[-1, -1]])
+    hundred = tf.constant([100])
 
     def score(text):
         return service.score(text)
@@ -142,9 +143,7 @@ def signatures(model: LanguageModel) -> dict:
     def step(state, temperature=one, top_k=zero, top_p=one, seed=fresh):
         return service.step(state, Sampling(temperature, top_k, top_p), seed)
 
-    def generate(
-        prompt, max_new_tokens=tf.constant([100]), temperature=one, top_k=zero, top_p=one, seed=fresh
-    ):
+    def generate(prompt, max_new_tokens=hundred, temperature=one, top_k=zero, top_p=one, seed=fresh):
         return service.generate(prompt, max_new_tokens, Sampling(temperature, top_k, top_p), seed)
 
     generate = tf.function(generate, input_signature=[prompt, limit, *settings], autograph=False)

@@ -1,0 +1,89 @@
+"""Everything that a training run needs to go on where it was: one file, written in one move."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zoo.model_directory import ModelDirectoryError, assign, read_tensors, tensors_of, write_tensors
+from zoo.models import TaskModel
+
+KEPT = 2
+
+
+@dataclass
+class Progress:
+    """Where a run stands. `history` has one dict an evaluation: its step and metrics."""
+
+    step: int = 0
+    skipped: int = 0
+    bad_in_a_row: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    data: str = ""  # the fingerprint of the training data
+
+
+class Checkpoints:
+    """Writes and reads the checkpoints of one run."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: TaskModel,
+        optimizer: keras.optimizers.Optimizer,
+        strategy: tf.distribute.Strategy,
+    ):
+        self.folder = folder
+        self.model = model
+        self.optimizer = optimizer
+        self.strategy = strategy
+
+    def save(self, progress: Progress, states: Any) -> None:
+        """Write a checkpoint; the oldest ones go."""
+        tensors = tensors_of(self.model.weights)
+        tensors |= {f"optimizer/{i}": v.numpy() for i, v in enumerate(self.optimizer.variables)}
+        tensors |= {f"random/{i}": v.numpy() for i, v in enumerate(self._random_states())}
+        for index, state in enumerate(states):
+            parts = self.strategy.experimental_local_results(state)
+            tensors[f"state/{index}"] = np.stack([part.numpy() for part in parts])
+        path = self.folder / f"step-{progress.step:09d}.safetensors"
+        write_tensors(path, tensors, dataclasses.asdict(progress))
+        for old in self._files()[:-KEPT]:
+            old.unlink()
+
+    def restore(self, states: Any) -> tuple[Progress, Any] | None:
+        """The newest checkpoint, put into model and optimizer; None where there is none."""
+        files = self._files()
+        if not files:
+            return None
+        tensors, metadata = read_tensors(files[-1])
+        assign(self.model.weights, tensors, files[-1])
+        try:
+            for index, variable in enumerate(self.optimizer.variables):
+                variable.assign(tensors[f"optimizer/{index}"])
+            for index, variable in enumerate(self._random_states()):
+                variable.assign(tensors[f"random/{index}"])
+            states = [self._on_replicas(tensors[f"state/{index}"]) for index, _ in enumerate(states)]
+        except KeyError as error:
+            raise ModelDirectoryError(f"{files[-1]} has no {error}: it is of another run") from None
+        return Progress(**metadata), states
+
+    def _on_replicas(self, parts: np.ndarray) -> Any:
+        if len(parts) == 1:
+            return tf.constant(parts[0])
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+        )
+
+    def _random_states(self) -> list[keras.Variable]:
+        """The states of dropout's random generators, which Keras does not count among the weights."""
+        weights = {id(variable) for variable in self.model.weights}
+        return [variable for variable in self.model.variables if id(variable) not in weights]
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.safetensors"))

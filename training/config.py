@@ -1,0 +1,171 @@
+"""One training run's configuration: a frozen dataclass, every field of it an absl flag.
+
+A field's value is its default here, unless the preset sets it, unless its flag is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from absl import flags
+
+from serving.program import UserError
+from training.presets import PRESETS
+from zoo.cells import CELLS
+from zoo.models import TASKS
+from zoo.text import TOKENIZERS
+from zoo.wrappers import SKIPS
+
+
+def _field(default: Any, help_text: str, choices: Any = None, at_least: float | None = None) -> Any:
+    return dataclasses.field(
+        default=default, metadata={"help": help_text, "choices": choices, "at_least": at_least}
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a training run does."""
+
+    task: str = _field("language_model", "What is learned.", tuple(TASKS))
+    output_dir: str = _field("", "Model directory; the same command with the same directory resumes.")
+
+    dataset: str = _field("python_docs", "A data set of the zoo, or FORMAT:PATH, such as text:FILE.")
+    train_path: str = _field("", "Training split, with --dataset=FORMAT; a file, a folder or a glob.")
+    validation_path: str = _field("", "Validation split, with --dataset=FORMAT.")
+    test_path: str = _field("", "Test split, with --dataset=FORMAT.")
+    validation_fraction: float = _field(0.1, "Share of the data set for validation, where it has no splits.")
+    test_fraction: float = _field(0.0, "Share of the data set for testing, where it has no splits.")
+    text_mode: str = _field(
+        "stream", "A text is one continuous stream, or each of its lines an example.", ("stream", "lines")
+    )
+
+    tokenizer: str = _field("characters", "What a token is.", tuple(TOKENIZERS))
+    vocabulary_size: int = _field(0, "Tokens in the vocabulary at most; 0: all that occur.", at_least=0)
+
+    cell: str = _field("lstm", "The recurrence.", tuple(CELLS))
+    cell_options: str = _field("", "Further options of the cell, such as activation=tanh or forget_bias=0.")
+    units: int = _field(256, "Size of each layer's hidden state.", at_least=1)
+    layers: int = _field(1, "Recurrent layers, one upon the other.", at_least=1)
+    skip: str = _field("none", "Connections around each layer.", SKIPS)
+    embedding_size: int = _field(0, "Size of the input embedding; 0: as --units.", at_least=0)
+    tie_embeddings: bool = _field(False, "Use the input embedding as the output layer's weights, too.")
+    dropout: float = _field(0.0, "Share of values dropped between layers, none through time.", at_least=0)
+    initializer_scale: float = _field(
+        0.0, "Start all weights uniform in [-X, X]; 0: as each layer does by itself.", at_least=0
+    )
+
+    batch_size: int = _field(32, "Sequences a step.", at_least=1)
+    sequence_length: int = _field(
+        64, "Steps of truncated back-propagation through time, in continuous text.", at_least=1
+    )
+    state_reset: float = _field(
+        0.02,
+        "Chance that a sequence of a step starts from the zero state and not from the carried one, as "
+        "texts do when the model is used.",
+        at_least=0,
+    )
+    evaluation_batch_size: int = _field(
+        1, "Lanes that a continuous text is read in at evaluation; each starts without context.", at_least=1
+    )
+
+    optimizer: str = _field("adam", "Update rule.", ("sgd", "momentum", "adam", "adamw"))
+    learning_rate: float = _field(2e-3, "Learning rate, before the schedule.", at_least=0)
+    momentum: float = _field(0.9, "Momentum, of --optimizer=momentum.", at_least=0)
+    weight_decay: float = _field(1e-4, "Decoupled weight decay, of --optimizer=adamw.", at_least=0)
+    clipnorm: float = _field(0.0, "Largest norm of each weight's gradient; 0: none.", at_least=0)
+    global_clipnorm: float = _field(5.0, "Largest norm of the whole gradient; 0: none.", at_least=0)
+    loss_reduction: str = _field(
+        "token_mean",
+        "Loss: nats averaged over tokens, or summed over time and averaged over sequences.",
+        ("token_mean", "sequence_sum"),
+    )
+    schedule: str = _field(
+        "cosine",
+        "Learning rate over time: constant; cosine, to zero at the end; plateau, multiplied by "
+        "--decay_factor at each evaluation that is not the best so far; decay, multiplied by it each epoch "
+        "after --decay_after.",
+        ("constant", "cosine", "plateau", "decay"),
+    )
+    warmup_steps: int = _field(0, "Steps in which the learning rate rises from zero.", at_least=0)
+    decay_factor: float = _field(0.5, "See --schedule.", at_least=0)
+    decay_after: int = _field(4, "Epochs before the decay; see --schedule.", at_least=0)
+
+    epochs: int = _field(10, "Passes over the training data.", at_least=1)
+    max_steps: int = _field(0, "Steps at most, instead of --epochs; 0: no such limit.", at_least=0)
+    evaluate_every: int = _field(0, "Steps between evaluations; 0: after each epoch.", at_least=0)
+    checkpoint_every: int = _field(500, "Steps between checkpoints.", at_least=1)
+    early_stopping: int = _field(
+        0, "Stop after this many evaluations in a row without a new best; 0: never.", at_least=0
+    )
+    max_bad_steps: int = _field(
+        5, "Stop after this many steps in a row whose loss or gradient is not finite.", at_least=1
+    )
+    strategy: str = _field(
+        "one_device", "tf.distribute strategy.", ("one_device", "mirrored", "multi_worker")
+    )
+    seed: int = _field(1, "Of weights, dropout, shuffling and random splits.", at_least=0)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        if self.dropout >= 1:
+            raise UserError(f"--dropout={self.dropout}: must be below 1")
+        parse_cell_options(self.cell_options)
+
+
+# Fields that a resumed run may change: how long it goes on, and where it lies.
+RESUMABLE = frozenset({"output_dir", "epochs", "max_steps", "checkpoint_every", "early_stopping"})
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    choices, at_least = field.metadata["choices"], field.metadata["at_least"]
+    if choices and value not in choices:
+        raise UserError(f"--{field.name}={value}: must be one of {', '.join(choices)}")
+    if at_least is not None and not value >= at_least:
+        raise UserError(f"--{field.name}={value}: must be at least {at_least}")
+
+
+def parse_cell_options(text: str) -> dict[str, Any]:
+    """"activation=tanh,forget_bias=0" -> {"activation": "tanh", "forget_bias": 0.0}."""
+    options: dict[str, Any] = {}
+    for word in filter(None, text.split(",")):
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UserError(f"--cell_options={text}: expected NAME=VALUE[,NAME=VALUE...]")
+        try:
+            options[name] = float(value)
+        except ValueError:
+            options[name] = {"true": True, "false": False}.get(value.lower(), value)
+    return options
+
+
+def define_flags() -> None:
+    """Define --preset and a flag for each field of Config."""
+    flags.DEFINE_string("preset", None, f"A published recipe, setting what follows: {', '.join(PRESETS)}.")
+    for field in dataclasses.fields(Config):
+        help_text, choices = field.metadata["help"], field.metadata["choices"]
+        if choices:
+            flags.DEFINE_enum(field.name, field.default, choices, help_text)
+        elif field.type == "bool":
+            flags.DEFINE_bool(field.name, field.default, help_text)
+        else:
+            define = {"int": flags.DEFINE_integer, "float": flags.DEFINE_float, "str": flags.DEFINE_string}
+            define[str(field.type)](field.name, field.default, help_text)
+
+
+def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
+    """Defaults, overruled by the preset, overruled by the flags that were given."""
+    return make_config(
+        values["preset"].value,
+        {field.name: values[field.name].value for field in dataclasses.fields(Config) if values[field.name].present},
+    )
+
+
+def make_config(preset: str | None, given: Mapping[str, Any]) -> Config:
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f"--preset={preset}: must be one of {', '.join(PRESETS)}")
+    return Config(**{**(PRESETS[preset] if preset else {}), **given})

@@ -1,0 +1,142 @@
+"""One training step: gradients, clipping, update; on one device or under a tf.distribute strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from training.config import Config
+from zoo.models import TaskModel
+
+
+class StepResult(NamedTuple):
+    """Of one step, over all replicas: loss in nats, what it is the sum of, the gradient's norm, applied."""
+
+    nats: tf.Tensor
+    count: tf.Tensor
+    gradient_norm: tf.Tensor
+    applied: tf.Tensor
+
+
+class TrainStep:
+    """Called with a batch, the carried states and the step's number, gives (StepResult, new states).
+
+    A step whose loss or gradient is not finite changes neither weights, optimizer nor states.
+    """
+
+    def __init__(
+        self,
+        model: TaskModel,
+        optimizer: keras.optimizers.Optimizer,
+        config: Config,
+        strategy: tf.distribute.Strategy,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.config = config
+        self.strategy = strategy
+        self.variables = [variable.value for variable in model.trainable_variables]
+        self._run = tf.function(self._step, autograph=False, reduce_retracing=True)
+
+    def __call__(self, batch: Any, states: Any, step: int) -> tuple[StepResult, Any]:
+        return self._run(batch, states, tf.constant(step))
+
+    def _step(self, batch, states, step):
+        states = self.strategy.run(self._reset, args=(states, step))
+        gradients, nats, count, new_states = self.strategy.run(self._gradients, args=(batch, states))
+        nats, count = self._of_one_replica(nats), self._of_one_replica(count)
+        norm = self._of_one_replica(self.strategy.run(global_norm, args=(gradients,)))
+        finite = tf.math.is_finite(nats) & tf.math.is_finite(norm)
+
+        def apply():
+            self.strategy.run(self._apply, args=(gradients, norm))
+            return tf.constant(True)
+
+        applied = tf.cond(finite, apply, lambda: tf.constant(False))
+        kept = self.strategy.run(_choose, args=(finite, new_states, states))
+        return StepResult(nats, count, norm, applied), kept
+
+    def _of_one_replica(self, value):
+        return self.strategy.experimental_local_results(value)[0]
+
+    def _reset(self, states, step):
+        """Zero some rows of the carried states: a model that never starts from zero can fail to."""
+        if not self.config.state_reset or not states:
+            return states
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        chance = tf.random.stateless_uniform([tf.shape(states[0])[0], 1], [self.config.seed + replica, step])
+        return [tf.where(chance < self.config.state_reset, tf.zeros_like(state), state) for state in states]
+
+    def _gradients(self, batch, states):
+        replica = tf.distribute.get_replica_context()
+        with tf.GradientTape() as tape:
+            outputs = self.model(batch, states=states or None, training=True)
+            nats, count = self.model.loss(batch, outputs)
+        count = replica.all_reduce("SUM", count)
+        sequences = tf.cast(tf.shape(batch["mask"])[0] * replica.num_replicas_in_sync, nats.dtype)
+        divisor = count if self.config.loss_reduction == "token_mean" else sequences
+        gradients = tape.gradient(
+            nats,
+            self.variables,
+            output_gradients=1.0 / tf.maximum(divisor, 1.0),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        gradients = [_without_duplicates(gradient) for gradient in gradients]
+        if replica.num_replicas_in_sync > 1:
+            gradients = replica.all_reduce("SUM", [tf.convert_to_tensor(gradient) for gradient in gradients])
+        return gradients, replica.all_reduce("SUM", nats), count, outputs["states"] if states else []
+
+    def _apply(self, gradients, norm):
+        gradients = clip(gradients, norm, self.config.clipnorm, self.config.global_clipnorm)
+        # Keras sums over replicas once more; these gradients are sums already.
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        if replicas > 1:
+            gradients = [gradient / replicas for gradient in gradients]
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+
+
+def _choose(finite, new_states, states):
+    return [tf.where(finite, new, old) for new, old in zip(new_states, states, strict=True)]
+
+
+def _without_duplicates(gradient):
+    """Sum the rows of an embedding's gradient that belong to one word: norms need them summed."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    indices, places = tf.unique(tf.reshape(gradient.indices, [-1]))
+    values = tf.math.unsorted_segment_sum(gradient.values, places, tf.size(indices))
+    return tf.IndexedSlices(values, indices, gradient.dense_shape)
+
+
+def _values(gradient):
+    return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+
+
+def _scaled(gradient, factor):
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(gradient.values * factor, gradient.indices, gradient.dense_shape)
+    return gradient * factor
+
+
+def global_norm(gradients: Sequence[tf.Tensor | tf.IndexedSlices]) -> tf.Tensor:
+    """The norm of the whole gradient, sqrt(sum of all squares)."""
+    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(_values(gradient)) for gradient in gradients]))
+
+
+def clip(gradients, norm: tf.Tensor, clipnorm: float, global_clipnorm: float):
+    """Gradient clipping in both of Keras's senses; 0 stands for none.
+
+    `clipnorm` bounds the norm of each weight's gradient by itself; `global_clipnorm` that of the
+    whole gradient, g <- g * threshold / ||g|| if ||g|| > threshold: algorithm 1 of CS224N lecture 6
+    (Pascanu et al. 2013, arXiv:1211.5063).
+    """
+    if clipnorm:
+        gradients = [_scaled(g, clipnorm / tf.maximum(global_norm([g]), clipnorm)) for g in gradients]
+        norm = global_norm(gradients)
+    if global_clipnorm:
+        factor = global_clipnorm / tf.maximum(norm, global_clipnorm)
+        gradients = [_scaled(gradient, factor) for gradient in gradients]
+    return gradients

@@ -1,0 +1,171 @@
+"""From records to batches.
+
+Continuous text is read in lanes (truncated back-propagation through time): batch row b reads the
+b-th part of the text from its beginning to its end, a window of `sequence_length` tokens a step, so
+that the states of one batch are the initial states of the next. Separate examples are batched with
+others of about their length.
+
+Batches are a function of data, seed, epoch and step, so training can be taken up at any of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from serving.program import UserError
+from training.datasets.base import Dataset
+from zoo.models import TaskModel
+
+BUCKETS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+SHUFFLED_EXAMPLES = 100_000
+TOKEN_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A split as batches.
+
+    `open(epoch, step)` gives the epoch's batches from a step on; `continuous` says that states are
+    to be carried from batch to batch; `fingerprint` tells one content from another.
+    """
+
+    steps: int
+    continuous: bool
+    batch_size: int
+    fingerprint: str
+    open: Callable[[int, int], tf.data.Dataset]
+
+
+def make_batches(
+    model: TaskModel,
+    dataset: Dataset,
+    split: str,
+    batch_size: int,
+    sequence_length: int,
+    cache_dir: Path,
+    seed: int | None = None,
+    replicas: int = 1,
+) -> Batches:
+    """A split's batches; shuffled where a seed is given, which also leaves out an incomplete window."""
+    if not dataset.stream:
+        return bucketed_batches(model, dataset.load(split), batch_size, seed, replicas)
+    tokens = write_tokens(model, dataset.load(split), cache_dir / f"{split}.tokens")
+    return contiguous_batches(
+        tokens, batch_size, sequence_length, drop_remainder=seed is not None, replicas=replicas
+    )
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """Tokens on disk: int32, the boundary token first, `count` more after it."""
+
+    path: Path
+    count: int
+    fingerprint: str
+
+
+def write_tokens(model: TaskModel, records: tf.data.Dataset, path: Path) -> TokenFile:
+    """Tokenize a continuous text into a file, once for all epochs, in memory for a few records only."""
+    targets = records.batch(1).map(lambda record: model.features(record)["targets"].flat_values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest, count = hashlib.sha256(), 0
+    with open(path, "wb") as file:
+        file.write(np.int32(model.tokenizer.boundary_id).tobytes())
+        for tokens in targets.prefetch(2).as_numpy_iterator():
+            file.write(tokens.tobytes())
+            digest.update(tokens.tobytes())
+            count += len(tokens)
+    return TokenFile(path, count, digest.hexdigest())
+
+
+def contiguous_batches(
+    tokens: TokenFile, batch_size: int, sequence_length: int, drop_remainder: bool, replicas: int = 1
+) -> Batches:
+    """Lanes through a token file: `inputs`, `targets` int32 and `mask` bool, [batch, sequence_length].
+
+    All lanes have the same length. What does not fill lanes and windows is left out with
+    `drop_remainder`, and masked otherwise. With several replicas a batch comes in as many parts, one
+    after the other, the lanes of a replica always in the same one.
+    """
+    lane_length = tokens.count // batch_size if drop_remainder else math.ceil(tokens.count / batch_size)
+    steps = lane_length // sequence_length if drop_remainder else math.ceil(lane_length / sequence_length)
+    if steps == 0:
+        raise UserError(
+            f"{tokens.path.stem}: {tokens.count} tokens are too few for --batch_size={batch_size} times "
+            f"--sequence_length={sequence_length}; lower one of them"
+        )
+    window = TOKEN_BYTES * sequence_length
+    file_size = _pad(tokens, TOKEN_BYTES * (1 + lane_length * (batch_size - 1) + sequence_length * steps))
+
+    def windows(shift: int, first_step: int) -> tf.data.Dataset:
+        def lane(row: tf.Tensor) -> tf.data.Dataset:
+            header = TOKEN_BYTES * (row * lane_length + shift) + window * first_step
+            footer = file_size - header - window * (steps - first_step)
+            return tf.data.FixedLengthRecordDataset(
+                str(tokens.path), window, header, footer, buffer_size=max(window, 2**16)
+            )
+
+        lanes = tf.data.Dataset.range(batch_size).interleave(lane, cycle_length=batch_size, block_length=1)
+        return lanes.batch(batch_size // replicas, drop_remainder=True)
+
+    def arrange(inputs: tf.Tensor, targets: tf.Tensor, part: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = batch_size // replicas
+        row = tf.range(rows, dtype=tf.int64)[:, tf.newaxis] + rows * (part % replicas)
+        place = (part // replicas) * sequence_length + tf.range(sequence_length, dtype=tf.int64)  # in its lane
+        shape = [rows, sequence_length]
+        return {
+            "inputs": tf.reshape(tf.io.decode_raw(inputs, tf.int32), shape),
+            "targets": tf.reshape(tf.io.decode_raw(targets, tf.int32), shape),
+            "mask": (place < lane_length) & (row * lane_length + place < tokens.count),
+        }
+
+    def open_epoch(epoch: int, first_step: int) -> tf.data.Dataset:
+        parts = tf.data.Dataset.range(first_step * replicas, steps * replicas)
+        pairs = tf.data.Dataset.zip((windows(0, first_step), windows(1, first_step), parts))
+        return pairs.map(arrange).prefetch(8)
+
+    return Batches(steps, True, batch_size, tokens.fingerprint, open_epoch)
+
+
+def _pad(tokens: TokenFile, size: int) -> int:
+    """Make the file at least `size` bytes long, for windows that reach beyond the last token."""
+    size = max(size, TOKEN_BYTES * (tokens.count + 1))
+    with open(tokens.path, "r+b") as file:
+        file.truncate(size)
+    return size
+
+
+def bucketed_batches(
+    model: TaskModel, records: tf.data.Dataset, batch_size: int, seed: int | None = None, replicas: int = 1
+) -> Batches:
+    """Examples of similar length together: features padded to [batch, time], and `mask` bool."""
+
+    def open_epoch(epoch: int, first_step: int) -> tf.data.Dataset:
+        examples = records
+        if seed is not None:
+            examples = examples.shuffle(SHUFFLED_EXAMPLES, seed=hash((seed, epoch)) % 2**31)
+        features = examples.batch(256).map(model.features).unbatch()
+        lengths = features.map(lambda example: (example, tf.size(example["targets"])))
+        batches = lengths.bucket_by_sequence_length(
+            lambda example, length: length, BUCKETS, [batch_size // replicas] * (len(BUCKETS) + 1)
+        )
+        return batches.map(_with_mask).skip(first_step * replicas).prefetch(8)
+
+    parts, fingerprint = 0, hashlib.sha256()
+    for batch in open_epoch(0, 0).as_numpy_iterator():
+        parts += 1
+        fingerprint.update(batch["targets"].tobytes())
+    if parts < replicas:
+        raise UserError(f"{parts} batches are too few for {replicas} replicas; lower --batch_size")
+    return Batches(parts // replicas, False, batch_size, fingerprint.hexdigest(), open_epoch)
+
+
+def _with_mask(features: dict[str, tf.Tensor], lengths: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {**features, "mask": tf.sequence_mask(lengths, tf.shape(features["targets"])[1])}

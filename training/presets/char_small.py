@@ -1,0 +1,17 @@
+"""A small character language model that trains in minutes on two CPU cores."""
+
+CONFIG = {
+    "task": "language_model",
+    "tokenizer": "characters",
+    "cell": "lstm",
+    "units": 256,
+    "layers": 1,
+    "batch_size": 32,
+    "sequence_length": 64,
+    "optimizer": "adam",
+    "learning_rate": 6e-3,
+    "schedule": "cosine",
+    "warmup_steps": 50,
+    "max_steps": 3000,
+    "evaluate_every": 1000,
+}

@@ -1,0 +1,28 @@
+"""Zaremba, Sutskever and Vinyals 2014, "Recurrent Neural Network Regularization", small model.
+
+arXiv:1409.2329, section 4.1: two layers of 200 units, weights uniform in [-0.1, 0.1], no dropout,
+20 sequences of 20 steps, SGD with learning rate 1, halved each epoch after the 4th, 13 epochs, the
+gradient's norm clipped at 5, the loss summed over time. The forget bias is 0.
+
+Published: perplexity 120.7 on the validation and 115.9 on the test split of the Penn Treebank.
+"""
+
+CONFIG = {
+    "task": "language_model",
+    "tokenizer": "whitespace",
+    "cell": "lstm",
+    "cell_options": "forget_bias=0",
+    "units": 200,
+    "layers": 2,
+    "initializer_scale": 0.1,
+    "batch_size": 20,
+    "sequence_length": 20,
+    "optimizer": "sgd",
+    "learning_rate": 1.0,
+    "global_clipnorm": 5.0,
+    "loss_reduction": "sequence_sum",
+    "schedule": "decay",
+    "decay_factor": 0.5,
+    "decay_after": 4,
+    "epochs": 13,
+}

@@ -1,0 +1,154 @@
+"""Train a recurrent model.
+
+    zoo-train --preset=char_small --dataset=text:PATH --output_dir=DIR
+
+Every setting is a flag: its default, unless the preset sets it, unless the flag is given. The same
+command with the same --output_dir goes on where it stopped, also after a kill. Progress goes to
+stderr; the last line of stdout is a JSON object with the best validation metrics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from serving import program
+from serving.program import UserError
+
+import keras
+import tensorflow as tf
+
+from training.config import RESUMABLE, Config, config_from_flags, define_flags, parse_cell_options
+from training.datasets import open_dataset
+from training.evaluation import distributed
+from training.loop import Trainer
+from training.pipeline import Batches, make_batches
+from zoo.model_directory import ModelDirectoryError, read_config, write_model
+from zoo.models import TASKS, TaskModel
+
+define_flags()
+
+
+def train(config: Config, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, Any]:
+    """Train, or go on training, the model of a configuration; gives the best evaluation and the baseline.
+
+    Raises:
+        UserError: the data, the directory or the configuration does not allow it.
+    """
+    if not config.output_dir:
+        raise UserError("--output_dir is needed: the directory that the model is written to")
+    keras.utils.set_random_seed(config.seed)
+    tf.config.experimental.enable_op_determinism()
+    strategy = _strategy(config.strategy)
+    dataset = open_dataset(config)
+    model_dir = Path(config.output_dir)
+    with strategy.scope():
+        model = _open_model(config, dataset, model_dir)
+    training, validation = _batches(model, dataset, config, strategy.num_replicas_in_sync)
+    baseline = model.baseline(_numpy(training), _numpy(validation))
+    _report(f"{model.count_params():,} weights; without a network, validation would be {_listed(baseline)}")
+    trainer = Trainer(model, config, training, validation, strategy, callbacks)
+    if trainer.progress.step:
+        _report(f"going on from step {trainer.progress.step} of {trainer.total_steps}")
+    best = trainer.run()
+    return {
+        "model_dir": str(model_dir),
+        "steps": trainer.progress.step,
+        "skipped_steps": trainer.progress.skipped,
+        "best": best,
+        "baseline": baseline,
+    }
+
+
+def _strategy(name: str) -> tf.distribute.Strategy:
+    if name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if name == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
+    """The model of the directory if there is one, else a new one, written there."""
+    settings = dataclasses.asdict(config)
+    if (model_dir / "config.json").exists():
+        written = read_config(model_dir)
+        _check_unchanged(written["config"], settings, model_dir)
+        assets = {path.name: path.read_bytes() for path in (model_dir / "assets").iterdir()}
+        return TASKS[config.task].restore(written["model"], assets)
+    options = {
+        **settings,
+        "cell_options": parse_cell_options(config.cell_options),
+        "separate_texts": not dataset.stream,
+    }
+    try:
+        model = TASKS[config.task].learn(dataset.load("train"), options)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+    packages = ("tensorflow", "keras", "tensorflow-text", "numpy")
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    write_model(
+        model_dir, model, {"task": config.task, "config": settings, "model": options, "versions": versions}
+    )
+    return model
+
+
+def _check_unchanged(written: dict[str, Any], settings: dict[str, Any], model_dir: Path) -> None:
+    changed = [
+        f"--{name}={settings[name]} (was {written.get(name)})"
+        for name in settings
+        if name not in RESUMABLE and settings[name] != written.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{model_dir} holds a run with other settings: {', '.join(changed)}; "
+            "repeat its flags to go on with it, or choose another --output_dir"
+        )
+
+
+def _batches(model: TaskModel, dataset: Any, config: Config, replicas: int) -> tuple[Batches, Batches]:
+    if config.batch_size % replicas:
+        raise UserError(f"--batch_size={config.batch_size} must be a multiple of the {replicas} replicas")
+    cache = Path(config.output_dir) / "cache"
+    training = make_batches(
+        model, dataset, "train", config.batch_size, config.sequence_length, cache, config.seed, replicas
+    )
+    size = (config.evaluation_batch_size if dataset.stream else config.batch_size) * replicas
+    validation = make_batches(model, dataset, "validation", size, 256, cache, None, replicas)
+    return training, validation
+
+
+def _numpy(batches: Batches):
+    return batches.open(0, 0).as_numpy_iterator()
+
+
+def _listed(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:,.4g}" for name, value in metrics.items())
+
+
+def _report(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str]) -> None:
+    if arguments:
+        raise UserError(f"unexpected argument {arguments[0]!r}: settings are flags, --name=value")
+    try:
+        result = train(config_from_flags())
+    except ModelDirectoryError as error:
+        raise UserError(str(error)) from error
+    print(json.dumps(result))
+
+
+def run() -> None:
+    program.run("zoo-train", main, __doc__, ["training.config"])
+
+
+if __name__ == "__main__":
+    run()
