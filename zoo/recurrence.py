@@ -9,6 +9,9 @@ instead of one small product a step. The forward loop keeps the states and the r
 products; the backward loop replays each step from these, so that it repeats no product, and
 differentiates it automatically. A cell therefore needs no backward pass of its own, and memory
 holds states and products, not every intermediate value.
+
+That is for training. Otherwise the loop keeps nothing; TensorFlow can still differentiate it, only
+more slowly.
 """
 
 from __future__ import annotations
@@ -65,6 +68,7 @@ class Recurrent(keras.layers.RNN):
             initial_state,
             self.cell.output_size,
             mask,
+            training,
         )
         if self.zero_output_for_mask and mask is not None:
             outputs = tf.where(mask[:, :, tf.newaxis], outputs, tf.zeros_like(outputs))
@@ -83,6 +87,7 @@ def scan(
     initial_states: Sequence[tf.Tensor],
     output_size: int,
     mask: tf.Tensor | None = None,
+    training: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
     """Apply `step` from the first time step to the last.
 
@@ -92,6 +97,7 @@ def scan(
         weights: the weights of the step by name; gradients flow to them.
         inputs: tensors [time, batch, ...]; gradients flow to the floating-point ones.
         mask: bool [time, batch], False where nothing is to happen.
+        training: keep what a fast backward pass needs.
 
     Returns:
         outputs [time, batch, output_size], the last output, and the final states.
@@ -99,10 +105,10 @@ def scan(
     # The output is carried like a state: masked steps repeat it, and a sequence may have no steps.
     no_output = tf.zeros([tf.shape(inputs[0])[1], output_size], inputs[0].dtype)
     carry = [no_output, *initial_states]
-    if mask is None:
-        outputs, last_output, *states = _differentiable_loop(_carrying_output(step), weights, inputs, carry)
-    else:
-        outputs, last_output, *states = _differentiable_loop(_masked(step), weights, [*inputs, mask], carry)
+    step = _carrying_output(step) if mask is None else _masked(step)
+    inputs = inputs if mask is None else [*inputs, mask]
+    loop = _differentiable_loop if training else _plain_loop
+    outputs, last_output, *states = loop(step, weights, inputs, carry)
     return outputs, last_output, states
 
 
@@ -166,6 +172,24 @@ class _Replay(GivenWeights):
         return kept_product(operand)
 
 
+def _plain_loop(step, weights, inputs, initial_carry):
+    """[outputs, *final carry] of the loop, keeping nothing else."""
+    time = tf.shape(inputs[0])[0]
+    input_steps = [_unstacked(tensor) for tensor in inputs]
+
+    def body(now, carry, outputs):
+        with step_weights_from(GivenWeights(weights)):
+            carry = step([steps.read(now) for steps in input_steps], carry)
+        return now + 1, carry, outputs.write(now + 1, carry[0])
+
+    # The output before the first step is written, too: an empty array cannot be stacked.
+    outputs = _array(initial_carry[0].dtype, time + 1).write(0, initial_carry[0])
+    _, final_carry, outputs = tf.while_loop(
+        lambda now, *_: now < time, body, (0, list(initial_carry), outputs), maximum_iterations=time
+    )
+    return _without_first(outputs.stack(), inputs[0]), *final_carry
+
+
 def _differentiable_loop(step, weights, inputs, initial_carry):
     """[outputs, *final carry] of the loop, differentiable in weights, inputs and initial carry.
 
@@ -180,8 +204,18 @@ def _differentiable_loop(step, weights, inputs, initial_carry):
         outputs, final_carry, kept = _forward_loop(step, given, trial, inputs, initial_carry)
 
         def gradient(d_outputs, *d_final_carry):
-            d_inputs, d_carry, d_weights = _backward_loop(step, given, trial, kept, d_outputs, d_final_carry)
-            return d_inputs, d_carry, [d_weights.get(name) for name in names]
+            def loop():
+                return _backward_loop(step, given, trial, kept, d_outputs, d_final_carry)
+
+            def no_steps():
+                d_inputs = [tf.zeros_like(tensor) for tensor in inputs if tensor.dtype.is_floating]
+                return d_inputs, list(d_final_carry), [tf.zeros_like(weight) for weight in weight_values]
+
+            any_steps = tf.shape(inputs[0])[0] > 0
+            gradients = loop() if inputs[0].shape[0] else tf.cond(any_steps, loop, no_steps)
+            d_inputs = iter(gradients[0])
+            d_inputs = [next(d_inputs) if tensor.dtype.is_floating else None for tensor in inputs]
+            return d_inputs, gradients[1], gradients[2]
 
         return (outputs, *final_carry), gradient
 
@@ -220,12 +254,11 @@ def _forward_loop(step, weights, trial, inputs, initial_carry):
         (0, list(initial_carry), carries, products),
         maximum_iterations=time,
     )
-    outputs = carries[0].stack()[1:]
-    outputs.set_shape([inputs[0].shape[0], None, None])  # the loop forgets a known number of steps
-    return outputs, final_carry, (input_steps, carries, products)
+    return _without_first(carries[0].stack(), inputs[0]), final_carry, (input_steps, carries, products)
 
 
 def _backward_loop(step, weights, trial, kept, d_outputs, d_final_carry):
+    """Gradients with respect to floating-point inputs, initial carry, and weights in the order of names."""
     input_steps, carries, products = kept
     time = tf.shape(d_outputs)[0]
     d_output_steps = _unstacked(d_outputs)
@@ -235,7 +268,8 @@ def _backward_loop(step, weights, trial, kept, d_outputs, d_final_carry):
     def body(now, d_carry, d_inputs, operands, d_products, d_others):
         source = _Replay(weights, [steps.read(now) for steps in products])
         now_inputs = [steps.read(now) for steps in input_steps]
-        carry = [steps.read(now) for steps in carries]
+        # Made distinct: an eager tape cannot tell an output from a state that is the same tensor.
+        carry = [tf.identity(steps.read(now)) for steps in carries]
         sources = [[x for x, wanted in zip(now_inputs, differentiable, strict=True) if wanted], carry, others]
         with tf.GradientTape() as tape:
             tape.watch(sources)
@@ -274,9 +308,16 @@ def _backward_loop(step, weights, trial, kept, d_outputs, d_final_carry):
     for name, operand, d_product in zip(trial.names, operands, d_products, strict=True):
         d_kernel = _kernel_gradient(operand.stack(), d_product.stack())
         d_weights[name] = d_weights[name] + d_kernel if name in d_weights else d_kernel
-    d_stacked = iter(d_inputs)
-    d_inputs = [next(d_stacked).stack() if wanted else None for wanted in differentiable]
-    return d_inputs, d_carry, d_weights
+    d_weights = [
+        d_weights[name] if name in d_weights else tf.zeros_like(weights[name]) for name in sorted(weights)
+    ]
+    return [steps.stack() for steps in d_inputs], d_carry, d_weights
+
+
+def _without_first(stacked, like):
+    outputs = stacked[1:]
+    outputs.set_shape([like.shape[0], None, None])  # the loop forgets a known number of steps
+    return outputs
 
 
 def _kernel_gradient(operand, d_product):
