@@ -41,7 +41,8 @@ class Repository:
     ):
         """Serves `models`, pairs of name and base path; `load` makes a servable of a version's folder.
 
-        `on_change` is called, from the thread, after a version became available or ceased to be.
+        `on_change` is called when a version has become available or ceased to be, before anybody who
+        waits learns of it.
         """
         self._models = {name: Model(name, base_path) for name, base_path in models}
         self._load = load
@@ -147,7 +148,8 @@ class Repository:
             if found is not None:
                 self._forget_failures(model, found)
                 with self._changed:
-                    model.retire(max(found, default=None))
+                    if model.retire(max(found, default=None)):
+                        self._on_change()
         self._unload_drained(model)
 
     def _ensure_loaded(self, model: Model, number: int, path: str) -> None:
@@ -164,22 +166,17 @@ class Repository:
         except Exception as error:
             self._record_failure(version, path, error)
             return
+        logging.info("serving version %d of %s from %s", number, model.name, path)
         with self._changed:
             version.servable, version.error, version.failures = servable, None, 0
             version.state = State.AVAILABLE
+            self._on_change()
             self._changed.notify_all()
-        logging.info("serving version %d of %s from %s", number, model.name, path)
-        self._on_change()
 
     def _record_failure(self, version: Version, path: str, error: Exception) -> None:
         if not isinstance(error, StatusError):
             error = StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
-        with self._changed:
-            version.failures += 1
-            version.retry_at = time.monotonic() + self._policy.retry_seconds
-            version.error, version.state = error, State.END
-            self._changed.notify_all()
-        again = version.failures <= self._policy.max_retries
+        again = version.failures < self._policy.max_retries
         logging.error(
             "cannot load version %d of %s from %s: %s (%s)",
             version.number,
@@ -188,6 +185,11 @@ class Repository:
             " ".join(error.message.split()),
             f"trying again in {self._policy.retry_seconds:g} s" if again else "giving up on it",
         )
+        with self._changed:
+            version.failures += 1
+            version.retry_at = time.monotonic() + self._policy.retry_seconds
+            version.error, version.state = error, State.END
+            self._changed.notify_all()
 
     def _forget_failures(self, model: Model, found: dict[int, str]) -> None:
         """A folder that went away and comes back was repaired, and deserves all its tries again."""
@@ -205,4 +207,3 @@ class Repository:
             with self._changed:
                 version.state = State.END
             logging.info("unloaded version %d of %s", version.number, version.model_name)
-            self._on_change()

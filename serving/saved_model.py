@@ -43,11 +43,12 @@ class Signature:
 
     @classmethod
     def from_proto(cls, name: str, proto: Any) -> Signature:
+        inputs = sorted(proto.inputs.items())  # proto maps come in any order
         return cls(
             name=name,
-            input_tensors={alias: info.name for alias, info in proto.inputs.items()},
-            output_tensors={alias: info.name for alias, info in proto.outputs.items()},
-            input_dtypes=[tensors.array_dtype(info.dtype) for info in proto.inputs.values()],
+            input_tensors={alias: info.name for alias, info in inputs},
+            output_tensors={alias: info.name for alias, info in sorted(proto.outputs.items())},
+            input_dtypes=[tensors.array_dtype(info.dtype) for _, info in inputs],
             defaults={alias: tensors.to_array(value) for alias, value in proto.defaults.items()},
         )
 
@@ -103,6 +104,9 @@ class SavedModel:
             feed=signature.input_tensors.values(),
             fetch=[signature.output_tensors[alias] for alias in outputs],
         )
+        # -1: the operations run in the thread that calls. Handing a small graph to a thread pool costs
+        # several times what it takes to run, and a server has parallel work enough in its callers.
+        options.run_options.inter_op_thread_pool = -1
         # Not public, and used by Keras for the same reason: the public make_callable and Session.run cast
         # and check the feeds in Python, which costs four times as much and hides what TensorFlow would say.
         return self._session._make_callable_from_options(options)

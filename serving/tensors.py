@@ -126,12 +126,12 @@ def _from_field(values: Any, encoding: _Encoding, count: int) -> np.ndarray:
     if array_dtype == np.object_:
         flat = _object_array(values[:count], min(len(values), count))
     elif encoding.field == "half_val":  # int32 on the wire, of which the lower half counts
-        flat = np.array(values, np.int32).astype(field_dtype).view(array_dtype)
+        flat = np.array(values[:count], np.int32).astype(field_dtype).view(array_dtype)
     elif encoding.viewed:  # complex: real and imaginary part in turn; an odd one out is dropped
-        flat = np.array(values[: len(values) // 2 * 2], field_dtype).view(array_dtype)
+        flat = np.array(values[: min(count, len(values) // 2) * 2], field_dtype).view(array_dtype)
     else:
-        flat = np.array(values, field_dtype).astype(array_dtype, copy=False)
-    return flat[:count] if len(flat) >= count else _repeat_last(flat, count)
+        flat = np.array(values[:count], field_dtype).astype(array_dtype, copy=False)
+    return flat if len(flat) == count else _repeat_last(flat, count)
 
 
 def _repeat_last(flat: np.ndarray, count: int) -> np.ndarray:

@@ -68,12 +68,14 @@ class Model:
         version = self.versions.get(number)
         return version if version is not None and version.state is State.AVAILABLE else None
 
-    def retire(self, wanted: int | None) -> None:
-        """Hand out only the wanted version from now on, provided that it can answer."""
-        if wanted is None or self.available(wanted) is not None:
-            for version in self._in(State.AVAILABLE):
-                if version.number != wanted:
-                    version.state = State.UNLOADING
+    def retire(self, wanted: int | None) -> bool:
+        """Hand out only the wanted version from now on, provided that it can answer; True if others could."""
+        if wanted is not None and self.available(wanted) is None:
+            return False
+        others = [version for version in self._in(State.AVAILABLE) if version.number != wanted]
+        for version in others:
+            version.state = State.UNLOADING
+        return bool(others)
 
     def drained(self) -> list[Version]:
         return [version for version in self._in(State.UNLOADING) if version.leases == 0]
