@@ -239,14 +239,13 @@ def _forward_loop(step, weights, trial, inputs, initial_carry):
     input_steps = [_unstacked(tensor) for tensor in inputs]
     # The carry before each step, and the last: never empty, since an empty array cannot be stacked.
     carries = [_array(tensor.dtype, time + 1) for tensor in initial_carry]
-    carries = _write(carries, 0, initial_carry)
     products = [_array(tensor.dtype, time) for tensor in trial.products]
 
     def body(now, carry, carries, products):
         source = _Products(weights)
         with step_weights_from(source):
-            carry = step([steps.read(now) for steps in input_steps], carry)
-        return now + 1, carry, _write(carries, now + 1, carry), _write(products, now, source.products)
+            new_carry = step([steps.read(now) for steps in input_steps], carry)
+        return now + 1, new_carry, _write(carries, now, carry), _write(products, now, source.products)
 
     _, final_carry, carries, products = tf.while_loop(
         lambda now, *_: now < time,
@@ -254,6 +253,7 @@ def _forward_loop(step, weights, trial, inputs, initial_carry):
         (0, list(initial_carry), carries, products),
         maximum_iterations=time,
     )
+    carries = _write(carries, time, final_carry)
     return _without_first(carries[0].stack(), inputs[0]), final_carry, (input_steps, carries, products)
 
 

@@ -27,6 +27,28 @@ MASK = np.array(
     ]
 )
 MASKS = pytest.mark.parametrize("mask", [None, MASK], ids=["unmasked", "masked"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+# Training keeps what the fast backward pass needs, in a loop of its own.
+TRAINING = pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 DIRECTIONS = pytest.mark.parametrize("go_backwards", [False, True], ids=["forwards", "backwards"])
 
 
@@ -77,11 +99,13 @@ def assert_close(actual, expected, tolerance=1e-10):
 
 @MASKS
 @DIRECTIONS
-def test_sequence_is_the_equations_step_by_step(case, make, mask, go_backwards):
+@TRAINING
+def test_sequence_is_the_equations_step_by_step(case, make, mask, go_backwards, training):
     layer = make(go_backwards=go_backwards)
     inputs, states = random_values(layer)
     outputs, _, final_states = in_numpy(case, layer, inputs, states, mask)
-    assert_close(layer(inputs, initial_state=states, mask=mask), [outputs, *final_states])
+    actual = layer(inputs, initial_state=states, mask=mask, training=training)
+    assert_close(actual, [outputs, *final_states])
 
 
 @MASKS
@@ -94,13 +118,14 @@ def test_states_start_at_zero(case, make, mask):
 
 @MASKS
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
-def test_compiled_is_the_equations(case, make, mask, jit_compile):
+@TRAINING
+def test_compiled_is_the_equations(case, make, mask, jit_compile, training):
     layer = make("float32", go_backwards=True)
     inputs, states = random_values(layer)
     outputs, _, final_states = in_numpy(case, layer, inputs, states, mask)
     compiled = tf.function(layer, jit_compile=jit_compile)
     arguments = tf.constant(inputs, tf.float32), [tf.constant(state, tf.float32) for state in states]
-    actual = compiled(arguments[0], initial_state=arguments[1], mask=mask)
+    actual = compiled(arguments[0], initial_state=arguments[1], mask=mask, training=training)
     assert_close(actual, [outputs, *final_states], 1e-5)
 
 
@@ -159,18 +184,20 @@ def test_stateful_goes_on_where_it_was(case, make):
 @DIRECTIONS
 @pytest.mark.parametrize("return_sequences", [False, True])
 @pytest.mark.parametrize("mode", ["eager", "graph", "dynamic graph"])
-def test_no_steps_pass_the_states_on(mode, return_sequences, go_backwards, randomize):
+@TRAINING
+def test_no_steps_pass_the_states_on(mode, training, return_sequences, go_backwards, randomize):
     layer = Recurrent(
         LSTM(UNITS), go_backwards=go_backwards, return_sequences=return_sequences, return_state=True
     )
     layer.build((None, None, FEATURES))
     states = [tf.ones([BATCH, UNITS]), 2 * tf.ones([BATCH, UNITS])]
     spec = tf.TensorSpec([None, None, FEATURES])
-    call = {
-        "eager": lambda x: layer(x, initial_state=states),
-        "graph": tf.function(lambda x: layer(x, initial_state=states)),
-        "dynamic graph": tf.function(lambda x: layer(x, initial_state=states), input_signature=[spec]),
-    }[mode]
+
+    def eager(inputs):
+        return layer(inputs, initial_state=states, training=training)
+
+    dynamic = tf.function(eager, input_signature=[spec])
+    call = {"eager": eager, "graph": tf.function(eager), "dynamic graph": dynamic}[mode]
     for zero_output_for_mask in (False, True):
         layer.zero_output_for_mask = zero_output_for_mask
         outputs, *final_states = call(tf.zeros([BATCH, 0, FEATURES]))
@@ -179,13 +206,15 @@ def test_no_steps_pass_the_states_on(mode, return_sequences, go_backwards, rando
 
 
 @pytest.mark.parametrize("mode", ["eager", "dynamic graph"])
-def test_gradient_of_no_steps(make, mode):
+@TRAINING
+def test_gradient_of_no_steps(make, mode, training):
     layer = make("float32")
 
     def gradients(inputs, state):
         with tf.GradientTape() as tape:
             tape.watch([inputs, state])
-            outputs, *states = layer(inputs, initial_state=[state] * len(layer.cell.state_size))
+            initial_state = [state] * len(layer.cell.state_size)
+            outputs, *states = layer(inputs, initial_state=initial_state, training=training)
             loss = tf.reduce_sum(outputs) + sum(tf.reduce_sum(state) for state in states)
         sources = [inputs, state, layer.cell.recurrent_kernel.value]
         return tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -199,9 +228,11 @@ def test_gradient_of_no_steps(make, mode):
     np.testing.assert_array_equal(d_kernel, np.zeros(d_kernel.shape))
 
 
-def test_known_shapes_stay_known():
+@TRAINING
+def test_known_shapes_stay_known(training):
     layer = Recurrent(GRU(UNITS), return_sequences=True)
-    concrete = tf.function(layer).get_concrete_function(tf.TensorSpec([BATCH, TIME, FEATURES]))
+    inputs = tf.TensorSpec([BATCH, TIME, FEATURES])
+    concrete = tf.function(layer).get_concrete_function(inputs, training=training)
     assert concrete.structured_outputs.shape == (BATCH, TIME, UNITS)
 
 
@@ -218,12 +249,12 @@ def read_out(outputs, last_output, final_states):
     return total
 
 
-def tape_gradients(layer, inputs, states, mask):
+def tape_gradients(layer, inputs, states, mask, training=True):
     inputs, states = tf.constant(inputs), [tf.constant(state) for state in states]
     weights = [weight.value for weight in layer.cell.trainable_variables]
     with tf.GradientTape() as tape:
         tape.watch([inputs, *states])
-        outputs, *final_states = layer(inputs, initial_state=states, mask=mask)
+        outputs, *final_states = layer(inputs, initial_state=states, mask=mask, training=training)
         last_output = outputs[:, -1]
         loss = read_out(outputs, last_output, final_states)
     return tape.gradient(loss, [inputs, *states, *weights])
@@ -231,7 +262,8 @@ def tape_gradients(layer, inputs, states, mask):
 
 @MASKS
 @DIRECTIONS
-def test_gradients_are_finite_differences_of_the_equations(case, make, mask, go_backwards):
+@TRAINING
+def test_gradients_are_finite_differences_of_the_equations(case, make, mask, go_backwards, training):
     name, options = case
     layer = make(go_backwards=go_backwards)
     inputs, states = random_values(layer)
@@ -243,7 +275,7 @@ def test_gradients_are_finite_differences_of_the_equations(case, make, mask, go_
 
     variables = [weights[weight.name] for weight in layer.cell.trainable_variables]
     expected = [difference_gradient(loss, array) for array in (inputs, *states, *variables)]
-    assert_close(tape_gradients(layer, inputs, states, mask), expected, 1e-7)
+    assert_close(tape_gradients(layer, inputs, states, mask, training), expected, 1e-7)
 
 
 @MASKS
@@ -261,7 +293,7 @@ def test_gradients_under_one_trace_of_any_shape(make):
     def gradients(layer, inputs):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            outputs, *states = layer(inputs)
+            outputs, *states = layer(inputs, training=True)
             loss = tf.reduce_sum(outputs**2) + tf.reduce_sum(states[-1])
         return tape.gradient(loss, [inputs, *(weight.value for weight in layer.cell.trainable_variables)])
 
@@ -279,7 +311,7 @@ def test_compiled_gradients(make):
     def gradients(layer):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            loss = tf.reduce_sum(layer(inputs, mask=MASK)[0] ** 2)
+            loss = tf.reduce_sum(layer(inputs, mask=MASK, training=True)[0] ** 2)
         return tape.gradient(loss, [inputs, *(weight.value for weight in layer.cell.trainable_variables)])
 
     compiled = tf.function(lambda: gradients(layer), jit_compile=True)()
@@ -312,18 +344,18 @@ class Awkward(Cell):
 
 
 @MASKS
-def test_any_cell_of_the_contract_has_its_gradients(mask, randomize):
+@TRAINING
+def test_any_cell_of_the_contract_has_its_gradients(mask, training, randomize):
     options = {"return_sequences": True, "return_state": True, "dtype": "float64"}
     layer = Recurrent(Awkward(3, dtype="float64"), **options)
     layer.build((BATCH, TIME, FEATURES))
     randomize(layer.cell)
     inputs, states = random_values(layer)
     reference = in_keras(layer)
-    assert_close(
-        layer(inputs, initial_state=states, mask=mask), reference(inputs, initial_state=states, mask=mask)
-    )
+    expected = reference(inputs, initial_state=states, mask=mask)
+    assert_close(layer(inputs, initial_state=states, mask=mask, training=training), expected)
     expected = tape_gradients(reference, inputs, states, mask)
-    assert_close(tape_gradients(layer, inputs, states, mask), expected)
+    assert_close(tape_gradients(layer, inputs, states, mask, training), expected)
 
 
 def test_lstm_is_keras_lstm(randomize):
@@ -361,11 +393,12 @@ def assert_same_numbers(layer, reference):
     assert_close([layer(inputs, mask=right_padded)], [reference(inputs, mask=right_padded)], 1e-5)
 
 
-def test_half_precision_keeps_its_type():
+@TRAINING
+def test_half_precision_keeps_its_type(training):
     layer = Recurrent(LSTM(UNITS, dtype="mixed_bfloat16"), return_state=True, dtype="mixed_bfloat16")
     inputs = np.random.default_rng(1).normal(size=(BATCH, TIME, FEATURES)).astype("float32")
     with tf.GradientTape() as tape:
-        output, *states = layer(inputs)
+        output, *states = layer(inputs, training=training)
         loss = tf.reduce_sum(output)
     assert {tensor.dtype for tensor in (output, *states)} == {tf.bfloat16}
     gradients = tape.gradient(loss, [weight.value for weight in layer.trainable_variables])
