@@ -46,8 +46,7 @@ def run(
     """
     argv = sys.argv if argv is None else argv
     if any(word in ("--help", "-h", "-help") for word in argv[1:]):
-        print(help_text(description, flag_modules))
-        sys.exit(0)
+        main, argv = (lambda _: print(help_text(description, flag_modules))), argv[:1]
     try:
         arguments = flags.FLAGS(list(argv), known_only=known_flags_only)[1:]
     except flags.Error as error:
@@ -88,6 +87,15 @@ def native_stderr_muted() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
+
+
+def quiet_tensorflow() -> None:
+    """Import TensorFlow for a program: what it has to say about itself and the machine stays unsaid."""
+    with native_stderr_muted():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    tf.get_logger().setLevel("ERROR")
 
 
 def _fail(name: str, message: str, code: int) -> None:

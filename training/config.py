@@ -130,7 +130,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
 
 
 def parse_cell_options(text: str) -> dict[str, Any]:
-    """"activation=tanh,forget_bias=0" -> {"activation": "tanh", "forget_bias": 0.0}."""
+    """ "activation=tanh,forget_bias=0" -> {"activation": "tanh", "forget_bias": 0.0}."""
     options: dict[str, Any] = {}
     for word in filter(None, text.split(",")):
         name, equals, value = word.partition("=")
@@ -143,25 +143,50 @@ def parse_cell_options(text: str) -> dict[str, Any]:
     return options
 
 
+DATA_FIELDS = (
+    *("dataset", "train_path", "validation_path", "test_path", "validation_fraction", "test_fraction"),
+    *("text_mode", "seed", "batch_size", "evaluation_batch_size"),
+)
+
+
 def define_flags() -> None:
     """Define --preset and a flag for each field of Config."""
     flags.DEFINE_string("preset", None, f"A published recipe, setting what follows: {', '.join(PRESETS)}.")
     for field in dataclasses.fields(Config):
-        help_text, choices = field.metadata["help"], field.metadata["choices"]
-        if choices:
-            flags.DEFINE_enum(field.name, field.default, choices, help_text)
-        elif field.type == "bool":
-            flags.DEFINE_bool(field.name, field.default, help_text)
-        else:
-            define = {"int": flags.DEFINE_integer, "float": flags.DEFINE_float, "str": flags.DEFINE_string}
-            define[str(field.type)](field.name, field.default, help_text)
+        _define_flag(field, field.default)
+
+
+def define_data_flags() -> None:
+    """Define flags for the fields that say what data to read, by default what the model was trained on."""
+    for field in dataclasses.fields(Config):
+        if field.name in DATA_FIELDS:
+            _define_flag(field, None)
+
+
+def _define_flag(field: dataclasses.Field, default: Any) -> None:
+    help_text, choices = field.metadata["help"], field.metadata["choices"]
+    if choices:
+        flags.DEFINE_enum(field.name, default, choices, help_text)
+    elif field.type == "bool":
+        flags.DEFINE_bool(field.name, default, help_text)
+    else:
+        define: dict[str, Any] = {
+            "int": flags.DEFINE_integer,
+            "float": flags.DEFINE_float,
+            "str": flags.DEFINE_string,
+        }
+        define[str(field.type)](field.name, default, help_text)
 
 
 def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
     """Defaults, overruled by the preset, overruled by the flags that were given."""
     return make_config(
         values["preset"].value,
-        {field.name: values[field.name].value for field in dataclasses.fields(Config) if values[field.name].present},
+        {
+            field.name: values[field.name].value
+            for field in dataclasses.fields(Config)
+            if values[field.name].present
+        },
     )
 
 

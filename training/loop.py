@@ -174,7 +174,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[list[str]]:
-    """Within, SIGINT and SIGTERM are noted, so that a step is never left half done; a second one is obeyed."""
+    """Within, SIGINT and SIGTERM are noted, for the step to be finished first; a second one is obeyed."""
     received: list[str] = []
 
     def note(number, frame):

@@ -118,7 +118,9 @@ def contiguous_batches(
     def arrange(inputs: tf.Tensor, targets: tf.Tensor, part: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = batch_size // replicas
         row = tf.range(rows, dtype=tf.int64)[:, tf.newaxis] + rows * (part % replicas)
-        place = (part // replicas) * sequence_length + tf.range(sequence_length, dtype=tf.int64)  # in its lane
+        place = (part // replicas) * sequence_length + tf.range(
+            sequence_length, dtype=tf.int64
+        )  # in its lane
         shape = [rows, sequence_length]
         return {
             "inputs": tf.reshape(tf.io.decode_raw(inputs, tf.int32), shape),

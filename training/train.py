@@ -20,18 +20,17 @@ from typing import Any
 from serving import program
 from serving.program import UserError
 
+program.quiet_tensorflow()
+
 import keras
 import tensorflow as tf
 
 from training.config import RESUMABLE, Config, config_from_flags, define_flags, parse_cell_options
 from training.datasets import open_dataset
-from training.evaluation import distributed
 from training.loop import Trainer
 from training.pipeline import Batches, make_batches
 from zoo.model_directory import ModelDirectoryError, read_config, write_model
 from zoo.models import TASKS, TaskModel
-
-define_flags()
 
 
 def train(config: Config, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, Any]:
@@ -147,6 +146,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run() -> None:
+    define_flags()
     program.run("zoo-train", main, __doc__, ["training.config"])
 
 

@@ -72,7 +72,7 @@ class FullSoftmax(keras.layers.Layer):
             return total, lambda upstream: [upstream * gradient for gradient in gradients]
 
         embedding, bias = self._weights()
-        return run(hidden, embedding, bias)
+        return run(hidden, embedding, bias)  # type: ignore[misc]
 
     def log_prob(self, hidden: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """log P(targets[n] | hidden[n]), in nats: [tokens, units], [tokens] -> [tokens]."""

@@ -70,3 +70,11 @@ class TaskModel(keras.layers.Layer):
     def signatures(self) -> dict[str, tf.types.experimental.PolymorphicFunction]:
         """Functions to export, by signature name; defaults of arguments become signature defaults."""
         raise NotImplementedError
+
+    def requests(self) -> dict[str, dict[str, Any]]:
+        """Inputs to try an export with, by signature name; their answers are not left to chance."""
+        raise NotImplementedError
+
+    def tables(self) -> list[Any]:
+        """What the signatures use beside `variables`, such as tokenizers with their lookup tables."""
+        raise NotImplementedError

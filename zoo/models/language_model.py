@@ -160,6 +160,12 @@ class LanguageModel(TaskModel):
     def signatures(self):
         return language_model_serving.signatures(self)
 
+    def requests(self):
+        return language_model_serving.requests(self)
+
+    def tables(self):
+        return [self.tokenizer]
+
 
 def _start(scale: float) -> keras.initializers.Initializer | None:
     """How one weight starts. Never shared: an initializer gives all weights of a shape the same numbers."""

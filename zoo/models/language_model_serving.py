@@ -154,3 +154,19 @@ def signatures(model: LanguageModel) -> dict:
         "start": tf.function(start, input_signature=[prompt], autograph=False),
         "step": tf.function(step, input_signature=[state, *settings], autograph=False),
     }
+
+
+def requests(model: LanguageModel) -> dict:
+    """Inputs by signature name: texts of different lengths, and prompts continued greedily."""
+    words = [piece for piece in model.tokenizer.pieces if piece.strip()][:8]
+    texts = [b"", *words, b"".join(words), b"".join(reversed(words))]
+    greedy = {"temperature": [0.0], "top_k": [0], "top_p": [1.0], "seed": [[1, 2]]}
+    prompts = {"prompt": texts, "max_new_tokens": [20], **greedy}
+    state = LanguageModelService(model).start(tf.constant(texts)).numpy()
+    return {
+        "score": {"text": texts},
+        "generate": prompts,
+        "serving_default": prompts,
+        "start": {"prompt": texts},
+        "step": {"state": state, **greedy},
+    }
