@@ -63,16 +63,17 @@ class FullSoftmax(keras.layers.Layer):
 
         @tf.custom_gradient
         def run(hidden, embedding, bias):
-            total, gradients = 0.0, None
+            total: tf.Tensor = 0.0
+            gradients: list[tf.Tensor] = []
             for start, size in _static_chunks(hidden, self.vocabulary_size):
                 part = slice(start, start + size)
                 nats, *chunk = _chunk_loss(hidden[part], targets[part], weights[part], embedding, bias)
                 total += nats
-                gradients = chunk if gradients is None else _joined(gradients, chunk)
+                gradients = _joined(gradients, chunk) if gradients else chunk
             return total, lambda upstream: [upstream * gradient for gradient in gradients]
 
         embedding, bias = self._weights()
-        return run(hidden, embedding, bias)  # type: ignore[misc]
+        return run(hidden, embedding, bias)
 
     def log_prob(self, hidden: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """log P(targets[n] | hidden[n]), in nats: [tokens, units], [tokens] -> [tokens]."""
