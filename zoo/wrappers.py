@@ -36,13 +36,13 @@ class Stack(keras.layers.Layer):
         self.cells = list(cells)
         self.skip = skip
         self.dropout = dropout
-        self.layers = [
-            Recurrent(cell, return_sequences=True, return_state=True, name=f"layer_{index}")
-            for index, cell in enumerate(self.cells)
-        ]
-        self.dropouts = [
-            keras.layers.Dropout(dropout, name=f"dropout_{index}") for index in range(len(self.cells))
-        ]
+        self.layers, self.dropouts = [], []
+        options = {"return_sequences": True, "return_state": True, "dtype": self.dtype_policy}
+        for index, cell in enumerate(self.cells):
+            self.layers.append(Recurrent(cell, name=f"layer_{index}", **options))
+            self.dropouts.append(
+                keras.layers.Dropout(dropout, name=f"dropout_{index}", dtype=self.dtype_policy)
+            )
         self.supports_masking = True
 
     @property
