@@ -67,7 +67,8 @@ class FullSoftmax(keras.layers.Layer):
             gradients: list[tf.Tensor] = []
             for start, size in _static_chunks(hidden, self.vocabulary_size):
                 part = slice(start, start + size)
-                nats, *chunk = _chunk_loss(hidden[part], targets[part], weights[part], embedding, bias)
+                with tf.control_dependencies(gradients):  # the logits of one chunk at a time
+                    nats, *chunk = _chunk_loss(hidden[part], targets[part], weights[part], embedding, bias)
                 total += nats
                 gradients = _joined(gradients, chunk) if gradients else chunk
             return total, lambda upstream: [upstream * gradient for gradient in gradients]
@@ -92,6 +93,7 @@ class FullSoftmax(keras.layers.Layer):
             chunk,
             (0, tf.zeros([0], hidden.dtype)),
             shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+            parallel_iterations=1,
         )
         return log_prob
 
