@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
 # TensorFlow's start-up remarks would bury our own messages. Set before it is imported.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import flags, logging
 
@@ -52,7 +52,6 @@ def run(
     except flags.Error as error:
         _fail(name, f"{error} (try {name} --help)", 2)
     logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
     try:
         main(arguments)
         sys.stdout.flush()  # here, where a reader that has gone is noticed and reported

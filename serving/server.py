@@ -30,6 +30,7 @@ from typing import Any
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
+from absl import logging
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving import options, program, rpc
@@ -170,6 +171,7 @@ def load_saved_model(path: str) -> Servable:
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until a signal comes."""
+    logging.set_verbosity(logging.INFO)
     stop_requests = _StopRequests()
     for argument in arguments:
         print(f"zoo-serve: unknown argument ignored: {argument}", file=sys.stderr)

@@ -44,13 +44,14 @@ class Checkpoints:
         self.strategy = strategy
 
     def save(self, progress: Progress, states: Any) -> None:
-        """Write a checkpoint; the oldest ones go."""
+        """Write a checkpoint; the oldest ones go. All workers take part, and the chief writes."""
+        states = [self.strategy.gather(state, axis=0).numpy() for state in states]
+        if not self.strategy.extended.should_checkpoint:
+            return
         tensors = tensors_of(self.model.weights)
         tensors |= {f"optimizer/{i}": v.numpy() for i, v in enumerate(self.optimizer.variables)}
         tensors |= {f"random/{i}": v.numpy() for i, v in enumerate(self._random_states())}
-        for index, state in enumerate(states):
-            parts = self.strategy.experimental_local_results(state)
-            tensors[f"state/{index}"] = np.stack([part.numpy() for part in parts])
+        tensors |= {f"state/{index}": state for index, state in enumerate(states)}
         path = self.folder / f"step-{progress.step:09d}.safetensors"
         write_tensors(path, tensors, dataclasses.asdict(progress))
         for old in self._files()[:-KEPT]:
@@ -73,9 +74,11 @@ class Checkpoints:
             raise ModelDirectoryError(f"{files[-1]} has no {error}: it is of another run") from None
         return Progress(**metadata), states
 
-    def _on_replicas(self, parts: np.ndarray) -> Any:
-        if len(parts) == 1:
-            return tf.constant(parts[0])
+    def _on_replicas(self, rows: np.ndarray) -> Any:
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas == 1:
+            return tf.constant(rows)
+        parts = np.split(rows, replicas)
         return self.strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(parts[context.replica_id_in_sync_group])
         )

@@ -57,20 +57,19 @@ class Trainer:
         self.checkpoints = Checkpoints(folder / "checkpoints", model, self.optimizer, strategy)
         self.states = initial_states(model, training, strategy)
         self._resume()
-        chief = strategy.extended.should_checkpoint
-        self.callbacks = keras.callbacks.CallbackList(
-            [*(self._own_callbacks(folder) if chief else []), *callbacks], model=model
-        )
+        self.callbacks = keras.callbacks.CallbackList([*self._own_callbacks(folder), *callbacks], model=model)
 
     def _own_callbacks(self, folder: Path) -> list[keras.callbacks.Callback]:
-        callbacks = [
-            MetricsFile(folder / "metrics.jsonl", self.progress),
-            TensorBoard(folder / "logs"),
-            BestWeights(folder, self.progress),
-            ProgressBar(self.total_steps, self.progress),
-        ]
-        if self.config.early_stopping:
+        callbacks: list[keras.callbacks.Callback] = []
+        if self.config.early_stopping:  # on all workers, which stop together
             callbacks.append(EarlyStopping(self.config.early_stopping, self.progress))
+        if self.strategy.extended.should_checkpoint:
+            callbacks += [
+                MetricsFile(folder / "metrics.jsonl", self.progress),
+                TensorBoard(folder / "logs"),
+                BestWeights(folder, self.progress),
+                ProgressBar(self.total_steps, self.progress),
+            ]
         return callbacks
 
     def _resume(self) -> None:
@@ -168,8 +167,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        if self.strategy.extended.should_checkpoint:
-            self.checkpoints.save(self.progress, self.states)
+        self.checkpoints.save(self.progress, self.states)
 
 
 @contextlib.contextmanager

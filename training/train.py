@@ -92,9 +92,9 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
         raise UserError(str(error)) from error
     packages = ("tensorflow", "keras", "tensorflow-text", "numpy")
     versions = {package: importlib.metadata.version(package) for package in packages}
-    write_model(
-        model_dir, model, {"task": config.task, "config": settings, "model": options, "versions": versions}
-    )
+    if tf.distribute.get_strategy().extended.should_checkpoint:
+        description = {"task": config.task, "config": settings, "model": options, "versions": versions}
+        write_model(model_dir, model, description)
     return model
 
 

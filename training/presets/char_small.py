@@ -12,6 +12,6 @@ CONFIG = {
     "learning_rate": 6e-3,
     "schedule": "cosine",
     "warmup_steps": 50,
-    "max_steps": 3000,
-    "evaluate_every": 1000,
+    "max_steps": 4500,
+    "evaluate_every": 1500,
 }
