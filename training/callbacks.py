@@ -127,12 +127,15 @@ class BestWeights(keras.callbacks.Callback):
 
 
 class EarlyStopping(keras.callbacks.Callback):
-    """Stops after `patience` evaluations in a row without a new best."""
+    """Stops after `patience` evaluations in a row without a new best; a stopped run stays so."""
 
     def __init__(self, patience: int, progress: Progress):
         super().__init__()
         self.patience = patience
         self.progress = progress
+
+    def on_train_begin(self, logs=None):
+        self.on_test_end()
 
     def on_test_end(self, logs=None):
         if evaluations_since_best(losses(self.model, self.progress)) >= self.patience:

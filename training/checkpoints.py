@@ -54,7 +54,7 @@ class Checkpoints:
         tensors |= {f"state/{index}": state for index, state in enumerate(states)}
         path = self.folder / f"step-{progress.step:09d}.safetensors"
         write_tensors(path, tensors, dataclasses.asdict(progress))
-        for old in self._files()[:-KEPT]:
+        for old in [*self._files()[:-KEPT], *self.folder.glob(".*.partial")]:  # partial: a killed run's
             old.unlink()
 
     def restore(self, states: Any) -> tuple[Progress, Any] | None:
@@ -62,7 +62,10 @@ class Checkpoints:
         files = self._files()
         if not files:
             return None
-        tensors, metadata = read_tensors(files[-1])
+        try:
+            tensors, metadata = read_tensors(files[-1])
+        except ModelDirectoryError as error:
+            raise ModelDirectoryError(f"{error}; delete it to go on from the checkpoint before") from error
         assign(self.model.weights, tensors, files[-1])
         try:
             for index, variable in enumerate(self.optimizer.variables):

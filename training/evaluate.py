@@ -38,7 +38,10 @@ def evaluate(model_dir: str, split: str, changes: dict[str, Any] | None = None) 
     `changes` are fields of the training's Config to replace: another data set, batch size and so on.
     """
     written = read_config(model_dir)
-    config = Config(**{**written["config"], **(changes or {})})
+    try:
+        config = Config(**{**written["config"], **(changes or {})})
+    except TypeError as error:
+        raise ModelDirectoryError(f"{model_dir}/config.json is of another version: {error}") from error
     model = load_model(model_dir)
     dataset = open_dataset(config)
     if dataset.stream == model.separate_texts:

@@ -47,7 +47,7 @@ class Trainer:
         self.validation = validation
         self.strategy = strategy
         self.total_steps = config.max_steps or config.epochs * training.steps
-        self.progress = Progress(data=training.fingerprint)
+        self.progress = Progress(data=f"{training.fingerprint} {validation.fingerprint}")
         with strategy.scope():
             self.optimizer = make_optimizer(config)
             self.optimizer.build(model.trainable_variables)
@@ -79,8 +79,7 @@ class Trainer:
         progress, self.states = restored
         if progress.data != self.progress.data:
             raise UserError(
-                f"the training data is not what {self.config.output_dir} was trained on; "
-                "train in another --output_dir"
+                f"the data is not what {self.config.output_dir} was trained on; train in another --output_dir"
             )
         self.progress = progress
 
@@ -92,15 +91,18 @@ class Trainer:
             with _interruptible() as interrupted:
                 while self._unfinished():
                     self._run_epoch(interrupted)
+            if not self._is_evaluated():  # a callback stopped the training
+                self._evaluate()
+                self.save()
         finally:
             self.callbacks.on_train_end()
-        if not self.progress.history:
-            self._evaluate()
-            self.save()
         return min(self.progress.history, key=self.model.objective)
 
     def _unfinished(self) -> bool:
         return self.progress.step < self.total_steps and not self.model.stop_training
+
+    def _is_evaluated(self) -> bool:
+        return bool(self.progress.history) and self.progress.history[-1]["step"] == self.progress.step
 
     def _run_epoch(self, interrupted: list[str]) -> None:
         epoch, first = divmod(self.progress.step, self.training.steps)

@@ -158,12 +158,14 @@ def bucketed_batches(
         batches = lengths.bucket_by_sequence_length(
             lambda example, length: length, BUCKETS, [batch_size // replicas] * (len(BUCKETS) + 1)
         )
-        return batches.map(_with_mask).skip(first_step * replicas).prefetch(8)
+        batches = batches.map(_with_mask).take(whole if seed is not None else -1)
+        return batches.skip(first_step * replicas).prefetch(8)
 
-    parts, fingerprint = 0, hashlib.sha256()
+    parts, whole, fingerprint = 0, -1, hashlib.sha256()
     for batch in open_epoch(0, 0).as_numpy_iterator():
         parts += 1
         fingerprint.update(batch["targets"].tobytes())
+    whole = parts // replicas * replicas  # in training no step is left to some of the replicas
     if parts < replicas:
         raise UserError(f"{parts} batches are too few for {replicas} replicas; lower --batch_size")
     return Batches(parts // replicas, False, batch_size, fingerprint.hexdigest(), open_epoch)

@@ -29,7 +29,7 @@ from training.config import RESUMABLE, Config, config_from_flags, define_flags, 
 from training.datasets import open_dataset
 from training.loop import Trainer
 from training.pipeline import Batches, make_batches
-from zoo.model_directory import ModelDirectoryError, read_config, write_model
+from zoo.model_directory import ModelDirectoryError, has_weights, read_config, restore_model, write_model
 from zoo.models import TASKS, TaskModel
 
 
@@ -48,7 +48,7 @@ def train(config: Config, callbacks: Sequence[keras.callbacks.Callback] = ()) ->
     model_dir = Path(config.output_dir)
     with strategy.scope():
         model = _open_model(config, dataset, model_dir)
-    training, validation = _batches(model, dataset, config, strategy.num_replicas_in_sync)
+    training, validation = _batches(model, dataset, config, strategy)
     baseline = model.baseline(_numpy(training), _numpy(validation))
     _report(f"{model.count_params():,} weights; without a network, validation would be {_listed(baseline)}")
     trainer = Trainer(model, config, training, validation, strategy, callbacks)
@@ -74,13 +74,12 @@ def _strategy(name: str) -> tf.distribute.Strategy:
 
 
 def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
-    """The model of the directory if there is one, else a new one, written there."""
+    """The model of the directory if one was trained there, else a new one, written there."""
     settings = dataclasses.asdict(config)
-    if (model_dir / "config.json").exists():
+    if has_weights(model_dir):
         written = read_config(model_dir)
         _check_unchanged(written["config"], settings, model_dir)
-        assets = {path.name: path.read_bytes() for path in (model_dir / "assets").iterdir()}
-        return TASKS[config.task].restore(written["model"], assets)
+        return restore_model(model_dir, written)
     options = {
         **settings,
         "cell_options": parse_cell_options(config.cell_options),
@@ -111,10 +110,14 @@ def _check_unchanged(written: dict[str, Any], settings: dict[str, Any], model_di
         )
 
 
-def _batches(model: TaskModel, dataset: Any, config: Config, replicas: int) -> tuple[Batches, Batches]:
+def _batches(
+    model: TaskModel, dataset: Any, config: Config, strategy: tf.distribute.Strategy
+) -> tuple[Batches, Batches]:
+    replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:
         raise UserError(f"--batch_size={config.batch_size} must be a multiple of the {replicas} replicas")
-    cache = Path(config.output_dir) / "cache"
+    worker = strategy.cluster_resolver.task_id if strategy.cluster_resolver else 0
+    cache = Path(config.output_dir) / "cache" / f"worker-{worker}"  # workers may share the directory
     training = make_batches(
         model, dataset, "train", config.batch_size, config.sequence_length, cache, config.seed, replicas
     )

@@ -33,7 +33,7 @@ class Perplexity(keras.metrics.Metric):
     def result(self):
         nats_per_token = tf.math.divide_no_nan(self.nats.value, self.tokens.value)
         return {
-            "tokens": self.tokens.value,
+            "tokens": tf.convert_to_tensor(self.tokens.value),
             "nats_per_token": nats_per_token,
             "perplexity": tf.exp(nats_per_token),
             "bits_per_character": tf.math.divide_no_nan(self.nats.value, self.characters.value)

@@ -37,9 +37,7 @@ def load_model(model_dir: str | os.PathLike, weights: Path = BEST_WEIGHTS) -> Ta
     Raises:
         ModelDirectoryError: a file is missing or damaged.
     """
-    config = read_config(model_dir)
-    assets = {path.name: path.read_bytes() for path in sorted(Path(model_dir, "assets").iterdir())}
-    model = TASKS[config["task"]].restore(config["model"], assets)
+    model = restore_model(model_dir, read_config(model_dir))
     path = Path(model_dir, weights)
     if not path.exists():
         raise ModelDirectoryError(f"{path} is missing: the training has not reached its first evaluation")
@@ -48,14 +46,36 @@ def load_model(model_dir: str | os.PathLike, weights: Path = BEST_WEIGHTS) -> Ta
     return model
 
 
+def has_weights(model_dir: str | os.PathLike) -> bool:
+    """Whether something was trained in a directory."""
+    return any(Path(model_dir).glob("*/*.safetensors"))
+
+
+def restore_model(model_dir: str | os.PathLike, config: Mapping[str, Any]) -> TaskModel:
+    """The model that config.json and assets describe, with untrained weights."""
+    assets = {path.name: path.read_bytes() for path in sorted(Path(model_dir, "assets").iterdir())}
+    try:
+        return TASKS[config["task"]].restore(config["model"], assets)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelDirectoryError(
+            f"{model_dir}: config.json or assets are damaged, or of another version: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
 def read_config(model_dir: str | os.PathLike) -> dict[str, Any]:
     path = Path(model_dir, "config.json")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(config[part], dict) for part in ("config", "model")):
+            raise ValueError("its entries are no objects")
+        if config["task"] not in TASKS:
+            raise ValueError(f"unknown task {config['task']!r}; expected one of: {', '.join(TASKS)}")
+        return config
     except FileNotFoundError:
         raise ModelDirectoryError(f"{model_dir} is no model directory: it has no config.json") from None
-    except ValueError as error:
-        raise ModelDirectoryError(f"{path} is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelDirectoryError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 
 def write_model(model_dir: str | os.PathLike, model: TaskModel, config: Mapping[str, Any]) -> None:
