@@ -123,3 +123,26 @@ def difference_gradient(function: Callable[[], float], array: Array, epsilon=1e-
 def log_softmax(logits: Array) -> Array:
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def softmax(logits, temperature=1.0):
+    powers = np.exp((np.float64(logits) - np.max(logits)) / temperature)
+    return powers / powers.sum()
+
+
+def sampling_distribution(logits, temperature=1.0, top_k=0, top_p=1.0):
+    """What the next token should follow, from the papers on top-k and nucleus sampling."""
+    probabilities = softmax(logits, temperature)
+    ranked = sorted(range(len(logits)), key=lambda token: -probabilities[token])
+    if top_k:
+        ranked = ranked[:top_k]
+    mass = probabilities[ranked].sum()
+    kept, reached = [], 0.0
+    for token in ranked:
+        if reached >= top_p * mass:
+            break
+        kept.append(token)
+        reached += probabilities[token]
+    cut = np.zeros_like(probabilities)
+    cut[kept] = probabilities[kept]
+    return cut / cut.sum()

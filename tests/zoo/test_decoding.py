@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from oracles import sampling_distribution, softmax
 
 from zoo import decoding
 from zoo.decoding import Sampling
@@ -34,29 +35,6 @@ def draws(logits, uniform, **settings) -> np.ndarray:
     return tokens.numpy()
 
 
-def softmax(logits, temperature=1.0):
-    powers = np.exp((np.float64(logits) - np.max(logits)) / temperature)
-    return powers / powers.sum()
-
-
-def distribution(logits, temperature=1.0, top_k=0, top_p=1.0):
-    """What sampling should follow, from the papers, one token after another."""
-    probabilities = softmax(logits, temperature)
-    ranked = sorted(range(len(logits)), key=lambda token: -probabilities[token])
-    if top_k:
-        ranked = ranked[:top_k]
-    mass = probabilities[ranked].sum()
-    kept, reached = [], 0.0
-    for token in ranked:
-        if reached >= top_p * mass:
-            break
-        kept.append(token)
-        reached += probabilities[token]
-    cut = np.zeros_like(probabilities)
-    cut[kept] = probabilities[kept]
-    return cut / cut.sum()
-
-
 SETTINGS = [
     {},
     {"temperature": 0.5},
@@ -81,7 +59,7 @@ def test_each_token_has_its_share_of_the_random_numbers(settings):
     count = 20_000
     tokens = draws(LOGITS, (np.arange(count) + 0.5) / count, **settings)
     shares = np.bincount(tokens, minlength=len(LOGITS)) / count
-    expected = distribution(LOGITS, **settings)
+    expected = sampling_distribution(LOGITS, **settings)
     np.testing.assert_allclose(shares, expected, atol=2 / count)
     assert set(np.flatnonzero(shares)) == set(np.flatnonzero(expected))
 
@@ -100,7 +78,7 @@ def random_numbers():
 @pytest.mark.parametrize("settings", [{}, SETTINGS[-1]], ids=named)
 def test_seeds_next_to_each_other_draw_independently(random_numbers, settings):
     tokens = draws(LOGITS, random_numbers, **settings)
-    expected = distribution(LOGITS, **settings) * len(tokens)
+    expected = sampling_distribution(LOGITS, **settings) * len(tokens)
     counts = np.bincount(tokens, minlength=len(LOGITS))
     possible = expected > 0
     assert not counts[~possible].any()
@@ -319,7 +297,7 @@ def in_numpy(token, limit, uniform, temperature=1.0, end_id=None, allowed=slice(
         if temperature == 0:
             token = int(permitted.argmax())
         else:
-            cumulative = np.cumsum(distribution(permitted, temperature, **cuts))
+            cumulative = np.cumsum(sampling_distribution(permitted, temperature, **cuts))
             token = int(np.searchsorted(cumulative, uniform[now], side="right"))
         ids.append(token)
         log_prob += np.log(softmax(logits)[token])
