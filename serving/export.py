@@ -65,7 +65,10 @@ def write_saved_model(model: TaskModel, folder: Path) -> None:
     module = tf.Module()
     module.variables_ = [variable.value for variable in model.variables]
     module.tables = model.tables()
-    tf.saved_model.save(module, os.fspath(folder), signatures=model.signatures())
+    signatures = model.signatures()
+    for name, function in signatures.items():
+        setattr(module, name, function)  # for tf.saved_model.load, where these keep their arguments' defaults
+    tf.saved_model.save(module, os.fspath(folder), signatures=signatures)
 
 
 def verify(model: TaskModel, folder: Path) -> None:

@@ -1,0 +1,87 @@
+"""The README's commands and code run as they stand, on a model cut down to seconds of training."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+SMALL = ["--max_steps=2", "--units=8", "--embedding_size=8"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = "\n".join(blocks("sh")).splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("zoo-")]
+
+
+def run(words: list[str], folder: Path) -> subprocess.CompletedProcess:
+    program = str(Path(sys.executable).with_name(words[0]))
+    return subprocess.run([program, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.fixture(scope="module")
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_every_program_is_shown():
+    shown = {words[0] for words in commands()}
+    assert shown == {"zoo-train", "zoo-evaluate", "zoo-export", "zoo-serve", "zoo-query"}
+
+
+def test_make_targets_exist():
+    targets = re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE)
+    makefile = (README.parent / "Makefile").read_text()
+    assert targets
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_commands_run_in_order(folder, port):
+    server = None
+    try:
+        for words in commands():
+            words = [word.replace("8500", str(port)) for word in words]
+            if words[0] == "zoo-serve":
+                program = str(Path(sys.executable).with_name(words[0]))
+                server = subprocess.Popen([program, *words[1:]], cwd=folder, stdout=subprocess.PIPE, text=True)
+                assert json.loads(server.stdout.readline())["port"] == port
+                continue
+            done = run(words + (SMALL if words[0] == "zoo-train" else []), folder)
+            assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
+            assert isinstance(json.loads(done.stdout.splitlines()[-1]), dict)
+    finally:
+        if server:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(timeout=60) == 0
+
+
+def test_code_runs(folder):
+    """After the commands: it loads what they exported."""
+    for index, code in enumerate(blocks("python")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        if index == 0:
+            perplexities = done.stdout.splitlines()[0].strip("[]").split()
+            assert len(perplexities) == 2
+            assert all(float(value) > 1 for value in perplexities)
