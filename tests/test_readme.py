@@ -62,7 +62,9 @@ def test_commands_run_in_order(folder, port):
             words = [word.replace("8500", str(port)) for word in words]
             if words[0] == "zoo-serve":
                 program = str(Path(sys.executable).with_name(words[0]))
-                server = subprocess.Popen([program, *words[1:]], cwd=folder, stdout=subprocess.PIPE, text=True)
+                server = subprocess.Popen(
+                    [program, *words[1:]], cwd=folder, stdout=subprocess.PIPE, text=True
+                )
                 assert json.loads(server.stdout.readline())["port"] == port
                 continue
             done = run(words + (SMALL if words[0] == "zoo-train" else []), folder)

@@ -118,7 +118,8 @@ class LanguageModel(TaskModel):
     def loss(self, batch, outputs):
         hidden = outputs["hidden"]
         weights = tf.cast(tf.reshape(batch["mask"], [-1]), hidden.dtype)
-        hidden = tf.reshape(hidden, [-1, hidden.shape[-1]])
+        tokens = batch["targets"].shape.num_elements() or -1  # the head takes a known number in chunks
+        hidden = tf.reshape(hidden, [tokens, hidden.shape[-1]])
         return self.head.loss(hidden, tf.reshape(batch["targets"], [-1]), weights), tf.reduce_sum(weights)
 
     def update_metrics(self, batch, outputs):
