@@ -109,6 +109,7 @@ def test_greedy_takes_the_most_probable():
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1.2e-38, 1e-40])
 def test_hardly_any_temperature_is_greedy(temperature, uniform):
     assert draws(LOGITS, uniform, temperature=temperature) == [2]
+    assert draws(100 * LOGITS, uniform, temperature=temperature) == [2]
     assert draws(np.full(3, -5.0), uniform, temperature=temperature)[0] in (0, 1, 2)
 
 
