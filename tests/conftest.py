@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from absl import flags
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,28 @@ def randomize() -> Callable:
         return layer
 
     return randomize
+
+
+@pytest.fixture
+def run_program(monkeypatch, capsys) -> Callable:
+    """Runs a program of the zoo in this process, given its module; gives exit code, stdout and stderr.
+
+    Programs define their flags when they run; those of one are taken back before the next.
+    """
+
+    def run(module, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", [module.__name__, *arguments])
+        values = flags.FLAGS.__dict__
+        saved = {name: copy.copy(value) for name, value in values.items()}
+        capsys.readouterr()
+        try:
+            module.run()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            values.clear()
+            values.update(saved)
+        return (code, *capsys.readouterr())
+
+    return run
