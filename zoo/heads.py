@@ -105,7 +105,6 @@ class FullSoftmax(keras.layers.Layer):
         }
 
 
-
 def _static_chunks(hidden, vocabulary_size):
     """(start, size) of each chunk; one chunk where the number of tokens is not known beforehand."""
     tokens = hidden.shape[0]
