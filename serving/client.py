@@ -176,7 +176,3 @@ def run() -> None:
     """The program."""
     define_flags()
     program.run("zoo-query", main, __doc__ or "", ["serving.client"])
-
-
-if __name__ == "__main__":
-    run()

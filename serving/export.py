@@ -17,16 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
 from absl import flags
 
 from serving import program
 from serving.program import UserError
-
-program.quiet_tensorflow()
-
-import numpy as np
-import tensorflow as tf
-
 from zoo.model_directory import ModelDirectoryError, load_model
 from zoo.models import TaskModel
 
@@ -129,7 +125,3 @@ def run() -> None:
     flags.DEFINE_string("export_base", None, "Folder of the model's versions.")
     flags.DEFINE_integer("version", 0, "Version number; 0: one above the highest there is.", lower_bound=0)
     program.run("zoo-export", main, __doc__, ["serving.export"])
-
-
-if __name__ == "__main__":
-    run()

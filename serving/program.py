@@ -8,6 +8,7 @@ A program is a module with a docstring (its help text), absl flags, and a functi
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import textwrap
@@ -29,6 +30,36 @@ class UsageError(UserError):
     """A command line that cannot be understood."""
 
     exit_code = 2
+
+
+def zoo_train() -> None:
+    _launch("zoo-train", "training.train", uses_tensorflow=True)
+
+
+def zoo_evaluate() -> None:
+    _launch("zoo-evaluate", "training.evaluate", uses_tensorflow=True)
+
+
+def zoo_export() -> None:
+    _launch("zoo-export", "serving.export", uses_tensorflow=True)
+
+
+def zoo_serve() -> None:
+    _launch("zoo-serve", "serving.server")
+
+
+def zoo_query() -> None:
+    _launch("zoo-query", "serving.client")
+
+
+def _launch(name: str, module: str, uses_tensorflow: bool = False) -> None:
+    """Run a program's module; what it imports takes seconds, in which Ctrl-C is to be heeded, too."""
+    try:
+        if uses_tensorflow:
+            _quiet_tensorflow()
+        importlib.import_module(module).run()
+    except KeyboardInterrupt:
+        _fail(name, "interrupted", 130)
 
 
 def run(
@@ -88,7 +119,7 @@ def native_stderr_muted() -> Iterator[None]:
         os.close(nowhere)
 
 
-def quiet_tensorflow() -> None:
+def _quiet_tensorflow() -> None:
     """Import TensorFlow for a program: what it has to say about itself and the machine stays unsaid."""
     with native_stderr_muted():
         import tensorflow as tf

@@ -213,7 +213,3 @@ def run() -> None:
     """The program."""
     options.define_flags()
     program.run("zoo-serve", main, __doc__ or "", ["serving.options"], known_flags_only=True)
-
-
-if __name__ == "__main__":
-    run()

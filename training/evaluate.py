@@ -15,15 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from absl import flags
 
 from serving import program
 from serving.program import UserError
-
-program.quiet_tensorflow()
-
-import tensorflow as tf
-
 from training.config import Config, define_data_flags
 from training.datasets import open_dataset
 from training.datasets.base import SPLITS
@@ -76,7 +72,3 @@ def run() -> None:
     flags.DEFINE_enum("split", "validation", SPLITS, "What to evaluate on.")
     define_data_flags()
     program.run("zoo-evaluate", main, __doc__, ["training.evaluate", "training.config"])
-
-
-if __name__ == "__main__":
-    run()

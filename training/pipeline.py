@@ -23,7 +23,7 @@ from serving.program import UserError
 from training.datasets.base import Dataset
 from zoo.models import TaskModel
 
-BUCKETS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+BUCKETS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 SHUFFLED_EXAMPLES = 100_000
 TOKEN_BYTES = 4
 
@@ -163,6 +163,11 @@ def bucketed_batches(
 
     parts, whole, fingerprint = 0, -1, hashlib.sha256()
     for batch in open_epoch(0, 0).as_numpy_iterator():
+        if (longest := batch["targets"].shape[1]) >= BUCKETS[-1]:
+            raise UserError(
+                f"an example of {longest:,} tokens; separate examples have to be shorter than {BUCKETS[-1]:,}: "
+                "shorten it, or read the text with --text_mode=stream"
+            )
         parts += 1
         fingerprint.update(batch["targets"].tobytes())
     whole = parts // replicas * replicas  # in training no step is left to some of the replicas

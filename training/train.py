@@ -17,14 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serving import program
-from serving.program import UserError
-
-program.quiet_tensorflow()
-
 import keras
 import tensorflow as tf
 
+from serving import program
+from serving.program import UserError
 from training.config import RESUMABLE, Config, config_from_flags, define_flags, parse_cell_options
 from training.datasets import open_dataset
 from training.loop import Trainer
@@ -151,7 +148,3 @@ def main(arguments: Sequence[str]) -> None:
 def run() -> None:
     define_flags()
     program.run("zoo-train", main, __doc__, ["training.config"])
-
-
-if __name__ == "__main__":
-    run()
