@@ -116,3 +116,22 @@ class BigramModel(TaskModel):
 
     def baseline(self, training, validation):
         return {}
+
+
+class SpoiledModel(BigramModel):
+    """A bigram model. Its loss, or the gradient alone, becomes what the variables say."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss_factor, self.gradient_factor = tf.Variable(1.0), tf.Variable(1.0)
+
+    def loss(self, batch, outputs):
+        nats, count = super().loss(batch, outputs)
+
+        loss_factor, gradient_factor = self.loss_factor + 0.0, self.gradient_factor + 0.0
+
+        @tf.custom_gradient
+        def spoiled(value):
+            return value * loss_factor, lambda upstream: upstream * gradient_factor
+
+        return spoiled(nats), count

@@ -103,7 +103,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
     """Write arrays by name and JSON-able metadata as a .safetensors file."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     write_file(path, save(arrays, {name: json.dumps(value) for name, value in metadata.items()}))
 
 

@@ -149,7 +149,7 @@ class TestComplaints:
         assert "'char_small'" in message
 
     def test_are_user_errors_in_python_too(self):
-        with pytest.raises(UserError, match="--cell=lstn: must be one of .*lstm"):
+        with pytest.raises(UserError, match=r"--cell=lstn: must be one of .*lstm"):
             Config(cell="lstn")
         with pytest.raises(UserError, match="--preset=x"):
             make_config("x", {})
