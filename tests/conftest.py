@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,17 @@ def randomize() -> Callable:
         return layer
 
     return randomize
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> SimpleNamespace:
+    """A model of eight units after 24 steps: its `config`, `model_dir`, and the `result` of its training."""
+    from tiny import tiny
+
+    from training.train import train
+
+    config = tiny(tmp_path_factory.mktemp("trained"), test_fraction=0.1, learning_rate=0.02)
+    return SimpleNamespace(config=config, model_dir=config.output_dir, result=train(config))
 
 
 @pytest.fixture

@@ -43,9 +43,9 @@ def tiny(folder: Path, text: str | None = None, **settings: Any) -> Config:
     return Config(**{**defaults, **settings})
 
 
-def program_command(module: str, *arguments: str) -> list[str]:
-    """The command line of a program of the zoo, given its module."""
-    return [sys.executable, "-c", f"import {module}; {module}.run()", *arguments]
+def program_command(name: str, *arguments: str) -> list[str]:
+    """The command line of a program of the zoo, such as zoo_train."""
+    return [sys.executable, "-c", f"from serving import program; program.{name}()", *arguments]
 
 
 def flags_of(config: Config) -> list[str]:

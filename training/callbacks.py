@@ -7,10 +7,12 @@ so on, `on_test_end` with the validation metrics, `on_epoch_end`. Any Keras call
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
+from serving.program import UserError
 from training.checkpoints import Progress
 from training.schedules import evaluations_since_best
 from zoo.model_directory import BEST_WEIGHTS, tensors_of, write_file, write_tensors
@@ -94,7 +97,8 @@ class TensorBoard(keras.callbacks.Callback):
         self.folder = folder
 
     def on_train_begin(self, logs=None):
-        self.writer = tf.summary.create_file_writer(os.fspath(self.folder))
+        with self._writing():
+            self.writer = tf.summary.create_file_writer(os.fspath(self.folder))
 
     def on_train_batch_end(self, batch, logs=None):
         if batch % 20 == 0:
@@ -104,10 +108,19 @@ class TensorBoard(keras.callbacks.Callback):
         self._write("validation", logs, int(logs["step"]))
 
     def on_train_end(self, logs=None):
-        self.writer.close()
+        with self._writing():
+            self.writer.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError as error:
+            reason = error.message.rpartition("}} ")[2].splitlines()[0]
+            raise UserError(f"{self.folder} cannot be written: {reason}") from error
 
     def _write(self, group: str, logs: dict[str, Any], step: int):
-        with self.writer.as_default(step):
+        with self._writing(), self.writer.as_default(step):
             for name, value in logs.items():
                 if name != "step":
                     tf.summary.scalar(f"{group}/{name}", value)

@@ -65,10 +65,10 @@ class Trainer:
             callbacks.append(EarlyStopping(self.config.early_stopping, self.progress))
         if self.strategy.extended.should_checkpoint:
             callbacks += [
-                MetricsFile(folder / "metrics.jsonl", self.progress),
-                TensorBoard(folder / "logs"),
-                BestWeights(folder, self.progress),
                 ProgressBar(self.total_steps, self.progress),
+                MetricsFile(folder / "metrics.jsonl", self.progress),
+                BestWeights(folder, self.progress),
+                TensorBoard(folder / "logs"),
             ]
         return callbacks
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +77,15 @@ def write_tokens(model: TaskModel, records: tf.data.Dataset, path: Path) -> Toke
     targets = records.batch(1).map(lambda record: model.features(record)["targets"].flat_values)
     path.parent.mkdir(parents=True, exist_ok=True)
     digest, count = hashlib.sha256(), 0
-    with open(path, "wb") as file:
-        file.write(np.int32(model.tokenizer.boundary_id).tobytes())
-        for tokens in targets.prefetch(2).as_numpy_iterator():
-            file.write(tokens.tobytes())
-            digest.update(tokens.tobytes())
-            count += len(tokens)
+    try:
+        with open(path, "wb") as file:
+            file.write(np.int32(model.tokenizer.boundary_id).tobytes())
+            for tokens in targets.prefetch(2).as_numpy_iterator():
+                file.write(tokens.tobytes())
+                digest.update(tokens.tobytes())
+                count += len(tokens)
+    except OSError as error:  # as when the disk is full, where the system names no file
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     return TokenFile(path, count, digest.hexdigest())
 
 

@@ -56,7 +56,7 @@ def restore_model(model_dir: str | os.PathLike, config: Mapping[str, Any]) -> Ta
     assets = {path.name: path.read_bytes() for path in sorted(Path(model_dir, "assets").iterdir())}
     try:
         return TASKS[config["task"]].restore(config["model"], assets)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelDirectoryError(
             f"{model_dir}: config.json or assets are damaged, or of another version: "
             f"{type(error).__name__}: {error}"
@@ -95,9 +95,11 @@ def write_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # as when the disk is full
+            error.filename = os.fspath(path)
         raise
 
 

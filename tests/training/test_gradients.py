@@ -176,6 +176,7 @@ SHARED = """
 import pickle, sys
 import keras, numpy as np, tensorflow as tf
 from pathlib import Path
+from serving.program import UserError
 from tiny import BigramModel, tiny
 from training.train import train
 from zoo.models import TASKS
@@ -194,7 +195,11 @@ MIRRORED = (
 TASKS["language_model"] = BigramModel
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-results = {}
+try:
+    (Path(sys.argv[1]) / "uneven").mkdir()
+    train(tiny(Path(sys.argv[1]) / "uneven", strategy="mirrored", batch_size=3))
+except UserError as error:
+    results = {"uneven": str(error)}
 for strategy, lanes in (("one_device", 2), ("mirrored", 1)):
     folder = Path(sys.argv[1], strategy)
     folder.mkdir()
@@ -228,6 +233,7 @@ def test_two_devices_train_the_weights_of_one(tmp_path):
     results = tmp_path / "results.pickle"
     finish(run_python(MIRRORED, tmp_path, results))
     got = np.load(results, allow_pickle=True)
+    assert got["uneven"] == "--batch_size=3 must be a multiple of the 2 replicas"
     (one, one_loss), (two, two_loss) = got["one_device"], got["mirrored"]
     for expected, weight in zip(one, two, strict=True):
         np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-6)

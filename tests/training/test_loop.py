@@ -110,7 +110,7 @@ def test_sigkill(tmp_path, outcome, monkeypatch):
     checkpoints = model_dir / "checkpoints"
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     for awaited in (model_dir / "config.json", checkpoints / "step-000000004.safetensors"):
-        process = subprocess.Popen(program_command("training.train", *flags), **quiet)
+        process = subprocess.Popen(program_command("zoo_train", *flags), **quiet)
         end = time.monotonic() + DEADLINE
         while not awaited.exists():
             assert process.poll() is None
@@ -127,7 +127,7 @@ def test_sigkill(tmp_path, outcome, monkeypatch):
     assert max(checkpoints.glob("step-*")).name == "step-000000009.safetensors"
     assert list(checkpoints.glob(".*.partial"))
 
-    done = subprocess.run(program_command("training.train", *flags), timeout=DEADLINE, **quiet)
+    done = subprocess.run(program_command("zoo_train", *flags), timeout=DEADLINE, **quiet)
     assert done.returncode == 0
     assert {**json.loads(done.stdout), "model_dir": ""} == {**expected, "model_dir": ""}
     assert outcome(model_dir) == outcome(tmp_path / "whole" / "model")

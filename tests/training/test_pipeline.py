@@ -143,6 +143,14 @@ class TestTokens:
         behind = [index * 30_000 * 4 - size for index, size in enumerate(sizes)]
         assert max(behind) < 12 * 30_000 * 4
 
+    def test_on_a_full_disk_name_the_file(self, tmp_path):
+        path = tmp_path / "train.tokens"
+        path.symlink_to("/dev/full")
+        records = tf.data.Dataset.from_tensor_slices({"text": ["ab a"]})
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            write_tokens(self.model(), records, path)
+        assert str(path) in str(raised.value)
+
     def test_a_line_of_ten_million_characters(self, tmp_path):
         text = tmp_path / "text.txt"
         text.write_text("ab" * 5_000_000)
