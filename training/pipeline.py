@@ -169,8 +169,8 @@ def bucketed_batches(
     for batch in open_epoch(0, 0).as_numpy_iterator():
         if (longest := batch["targets"].shape[1]) >= BUCKETS[-1]:
             raise UserError(
-                f"an example of {longest:,} tokens; separate examples have to be shorter than {BUCKETS[-1]:,}: "
-                "shorten it, or read the text with --text_mode=stream"
+                f"an example of {longest:,} tokens; separate examples have to have fewer than "
+                f"{BUCKETS[-1]:,}: shorten it, or read the text with --text_mode=stream"
             )
         parts += 1
         fingerprint.update(batch["targets"].tobytes())

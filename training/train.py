@@ -9,16 +9,18 @@ stderr; the last line of stdout is a JSON object with the best validation metric
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import config as tf_config  # what switches determinism off is not public
 
 from serving import program
 from serving.program import UserError
@@ -30,6 +32,20 @@ from zoo.model_directory import ModelDirectoryError, has_weights, read_config, r
 from zoo.models import TASKS, TaskModel
 
 
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    """Within, operations give the same results each time; afterwards as before, for a model that is to draw
+    random numbers of its own in the same process."""
+    before = tf_config.is_op_determinism_enabled()
+    tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if not before:
+            tf_config.disable_op_determinism()
+
+
+@_deterministic()
 def train(config: Config, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, Any]:
     """Train, or go on training, the model of a configuration; gives the best evaluation and the baseline.
 
@@ -39,7 +55,6 @@ def train(config: Config, callbacks: Sequence[keras.callbacks.Callback] = ()) ->
     if not config.output_dir:
         raise UserError("--output_dir is needed: the directory that the model is written to")
     keras.utils.set_random_seed(config.seed)
-    tf.config.experimental.enable_op_determinism()
     strategy = _strategy(config.strategy)
     dataset = open_dataset(config)
     model_dir = Path(config.output_dir)
