@@ -54,6 +54,9 @@ class Config:
     embedding_size: int = _field(0, "Size of the input embedding; 0: as --units.", at_least=0)
     tie_embeddings: bool = _field(False, "Use the input embedding as the output layer's weights, too.")
     dropout: float = _field(0.0, "Share of values dropped between layers, none through time.", at_least=0)
+    input_dropout: float = _field(
+        -1.0, "Share of the embeddings' values dropped; -1: as --dropout.", at_least=-1
+    )
     initializer_scale: float = _field(
         0.0, "Start all weights uniform in [-X, X]; 0: as each layer does by itself.", at_least=0
     )
@@ -112,8 +115,9 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
-        if self.dropout >= 1:
-            raise UserError(f"--dropout={self.dropout}: must be below 1")
+        for name in ("dropout", "input_dropout"):
+            if getattr(self, name) >= 1:
+                raise UserError(f"--{name}={getattr(self, name)}: must be below 1")
         parse_cell_options(self.cell_options)
 
 

@@ -21,13 +21,20 @@ class Stack(keras.layers.Layer):
 
     A residual connection is made where a layer's input and output have the same size. Dropout falls
     on the connections between layers only, never on those between time steps (Zaremba et al. 2014,
-    arXiv:1409.2329).
+    arXiv:1409.2329). `input_dropout` is that of the first layer's inputs, where it is to differ.
 
     Shapes: [batch, time, features] -> outputs [batch, time, units], and all layers' states in one
     list, [batch, n] each, in the order of `state_size`.
     """
 
-    def __init__(self, cells: Sequence[Cell], skip: str = "none", dropout: float = 0.0, **kwargs):
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        skip: str = "none",
+        dropout: float = 0.0,
+        input_dropout: float | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if skip not in SKIPS:
             raise ValueError(f"skip must be one of {', '.join(SKIPS)}; got {skip!r}")
@@ -36,13 +43,13 @@ class Stack(keras.layers.Layer):
         self.cells = list(cells)
         self.skip = skip
         self.dropout = dropout
+        self.input_dropout = dropout if input_dropout is None else input_dropout
         self.layers, self.dropouts = [], []
         options = {"return_sequences": True, "return_state": True, "dtype": self.dtype_policy}
         for index, cell in enumerate(self.cells):
             self.layers.append(Recurrent(cell, name=f"layer_{index}", **options))
-            self.dropouts.append(
-                keras.layers.Dropout(dropout, name=f"dropout_{index}", dtype=self.dtype_policy)
-            )
+            rate = dropout if index else self.input_dropout
+            self.dropouts.append(keras.layers.Dropout(rate, name=f"dropout_{index}", dtype=self.dtype_policy))
         self.supports_masking = True
 
     @property
@@ -112,6 +119,7 @@ class Stack(keras.layers.Layer):
             "cells": [keras.saving.serialize_keras_object(cell) for cell in self.cells],
             "skip": self.skip,
             "dropout": self.dropout,
+            "input_dropout": self.input_dropout,
         }
 
     @classmethod

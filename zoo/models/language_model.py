@@ -32,6 +32,7 @@ class LanguageModel(TaskModel):
         layers, units, skip: of the recurrent stack.
         embedding_size: of the input embedding; 0 stands for `units`.
         dropout: on the connections from embedding to output layer, none of them through time.
+        input_dropout: on the embeddings; -1 stands for `dropout`.
         tie_embeddings: the output layer uses the input embedding.
         initializer_scale: weights start uniform in [-scale, scale], but for an LSTM's `forget_bias` and
             the output layer's bias of zero; 0 for each layer's own start.
@@ -39,7 +40,7 @@ class LanguageModel(TaskModel):
     """
 
     OPTIONS = (
-        *("cell", "cell_options", "layers", "units", "skip", "embedding_size", "dropout"),
+        *("cell", "cell_options", "layers", "units", "skip", "embedding_size", "dropout", "input_dropout"),
         *("tie_embeddings", "initializer_scale", "separate_texts"),
     )
 
@@ -53,6 +54,7 @@ class LanguageModel(TaskModel):
         skip: str = "none",
         embedding_size: int = 0,
         dropout: float = 0.0,
+        input_dropout: float = -1.0,
         tie_embeddings: bool = False,
         initializer_scale: float = 0.0,
         separate_texts: bool = False,
@@ -66,13 +68,16 @@ class LanguageModel(TaskModel):
             )
             for index in range(layers)
         ]
+        # Inputs of unit variance, for which the kernels' initializers are meant; as an output layer's
+        # weights, a tied embedding has to start smaller.
+        spread = (embedding_size or units) ** -0.5 if tie_embeddings else 1.0
         self.embedding = keras.layers.Embedding(
             tokenizer.vocabulary_size,
             embedding_size or units,
-            embeddings_initializer=_start(initializer_scale) or "uniform",
+            embeddings_initializer=_start(initializer_scale) or keras.initializers.RandomNormal(0.0, spread),
             name="embedding",
         )
-        self.stack = Stack(cells, skip, dropout, name="stack")
+        self.stack = Stack(cells, skip, dropout, None if input_dropout < 0 else input_dropout, name="stack")
         self.output_dropout = keras.layers.Dropout(dropout, name="output_dropout")
         self.head = FullSoftmax(
             tokenizer.vocabulary_size,
