@@ -290,6 +290,7 @@ def test_a_wrong_export_is_found_and_leaves_nothing_behind(trained, tmp_path, mo
 
 SMALL_DISK = """
 import resource
+from absl import flags
 from serving import program
 for limit in (1_000, 60_000):  # less than the weights, less than the graph
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -297,6 +298,8 @@ for limit in (1_000, 60_000):  # less than the weights, less than the graph
         program.zoo_export()
     except SystemExit as stop:
         assert stop.code == 1
+    for name in ("model_dir", "export_base", "version"):
+        delattr(flags.FLAGS, name)  # to be defined again
 """
 
 

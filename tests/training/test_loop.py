@@ -58,12 +58,12 @@ def kill_after(monkeypatch):
 
 @pytest.mark.parametrize(
     ("events", "settings"),
-    [((12, 32), {}), ((30, 45), {"text_mode": "lines", "max_steps": 0, "epochs": 2})],
+    [((16, 32), {}), ((40, 50), {"text_mode": "lines", "max_steps": 0, "epochs": 2})],
 )
 def test_killed_again_and_again_ends_as_uninterrupted(tmp_path, kill_after, outcome, events, settings):
     def config(name):
         (tmp_path / name).mkdir(exist_ok=True)
-        return tiny(tmp_path / name, prose(300), **UNSTEADY, **settings)
+        return tiny(tmp_path / name, prose(220), **UNSTEADY, **settings)
 
     expected = train(config("whole"))
     draw, kills = random.Random(4), 0
