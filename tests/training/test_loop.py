@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny import DEADLINE, flags_of, program_command, prose, tiny
+from tiny import DEADLINE, SpoiledModel, flags_of, program_command, prose, tiny
 
 from serving.program import UserError
 from training import train as train_program
@@ -20,6 +21,7 @@ from training.loop import Trainer
 from training.train import train
 from zoo import model_directory
 from zoo.model_directory import ModelDirectoryError, read_tensors
+from zoo.models import TASKS
 
 # All that could be lost on the way: dropout's generators, rows that start from zero, the plateau's history.
 UNSTEADY = {"dropout": 0.3, "state_reset": 0.2, "schedule": "plateau", "warmup_steps": 3}
@@ -58,7 +60,10 @@ def kill_after(monkeypatch):
 
 @pytest.mark.parametrize(
     ("events", "settings"),
-    [((16, 32), {}), ((40, 50), {"text_mode": "lines", "max_steps": 0, "epochs": 2})],
+    [
+        ((16, 32), {}),
+        pytest.param((30, 45), {"text_mode": "lines", "max_steps": 0, "epochs": 2}, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_again_and_again_ends_as_uninterrupted(tmp_path, kill_after, outcome, events, settings):
     def config(name):
@@ -96,8 +101,8 @@ training.train.run()
 
 
 def test_sigkill(tmp_path, outcome, monkeypatch):
-    """Real processes of the real model: killed before the first step, then soon after one of the
-    checkpoints, then with half of a checkpoint written; then left alone."""
+    """Real processes of the real model: killed soon after the first checkpoint, or during a later step;
+    then with half of a checkpoint written; then left alone."""
     monkeypatch.undo()  # the real language model, here too
     folders = {}
     for name in ("whole", "parts"):
@@ -109,18 +114,17 @@ def test_sigkill(tmp_path, outcome, monkeypatch):
     model_dir = tmp_path / "parts" / "model"
     checkpoints = model_dir / "checkpoints"
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    for awaited in (model_dir / "config.json", checkpoints / "step-000000004.safetensors"):
-        process = subprocess.Popen(program_command("zoo_train", *flags), **quiet)
-        end = time.monotonic() + DEADLINE
-        while not awaited.exists():
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.001)
-        time.sleep(random.random() * 0.05)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        assert not list(checkpoints.glob("step-000000012*"))
+    process = subprocess.Popen(program_command("zoo_train", *flags), **quiet)
+    end = time.monotonic() + DEADLINE
+    while not (checkpoints / "step-000000004.safetensors").exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    time.sleep(random.random() * 0.02)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not list(checkpoints.glob("step-000000012*"))
 
     killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, *flags], timeout=DEADLINE, **quiet)
     assert killed.returncode == -signal.SIGKILL
@@ -135,14 +139,21 @@ def test_sigkill(tmp_path, outcome, monkeypatch):
     assert len(list(checkpoints.iterdir())) == 2
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, outcome):
+    """What 24 steps of the bigram model come to."""
+    config = tiny(tmp_path_factory.mktemp("uninterrupted"), **UNSTEADY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, "language_model", SpoiledModel)
+        train(config)
+    return outcome(Path(config.output_dir))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_writes_a_checkpoint_and_says_so(
-    tmp_path, run_program, monkeypatch, outcome, number
+    tmp_path, run_program, monkeypatch, outcome, uninterrupted, number
 ):
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    train(tiny(tmp_path / "whole", **UNSTEADY))
-    flags = flags_of(tiny(tmp_path / "parts", **UNSTEADY))
+    flags = flags_of(tiny(tmp_path, **UNSTEADY))
     run_step = Trainer._run_step
 
     def signalled(self, batch):
@@ -161,7 +172,7 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_says_so(
     code, out, err = run_program(train_program, *flags)
     assert code == 0
     assert "going on from step 6 of 24\n" in err
-    assert outcome(tmp_path / "parts" / "model") == outcome(tmp_path / "whole" / "model")
+    assert outcome(tmp_path / "model") == uninterrupted
 
 
 class TestResuming:
@@ -195,12 +206,10 @@ class TestResuming:
             path: path.stat().st_mtime_ns for path in (tmp_path / "model").rglob("*.safetensors")
         }
 
-    def test_goes_on_with_more_steps(self, tmp_path, outcome):
-        for name, legs in (("whole", (24,)), ("parts", (9, 24))):
-            (tmp_path / name).mkdir()
-            for steps in legs:
-                train(tiny(tmp_path / name, max_steps=steps, **UNSTEADY))
-        assert outcome(tmp_path / "parts" / "model") == outcome(tmp_path / "whole" / "model")
+    def test_goes_on_with_more_steps(self, tmp_path, outcome, uninterrupted):
+        for steps in (9, 24):
+            train(tiny(tmp_path, max_steps=steps, **UNSTEADY))
+        assert outcome(tmp_path / "model") == uninterrupted
 
     def test_a_start_that_failed_leaves_nothing_that_is_in_the_way(self, tmp_path):
         with pytest.raises(UserError, match="--batch_size=4000"):
