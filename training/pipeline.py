@@ -10,10 +10,11 @@ Batches are a function of data, seed, epoch and step, so training can be taken u
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,15 +78,12 @@ def write_tokens(model: TaskModel, records: tf.data.Dataset, path: Path) -> Toke
     targets = records.batch(1).map(lambda record: model.features(record)["targets"].flat_values)
     path.parent.mkdir(parents=True, exist_ok=True)
     digest, count = hashlib.sha256(), 0
-    try:
-        with open(path, "wb") as file:
-            file.write(np.int32(model.tokenizer.boundary_id).tobytes())
-            for tokens in targets.prefetch(2).as_numpy_iterator():
-                file.write(tokens.tobytes())
-                digest.update(tokens.tobytes())
-                count += len(tokens)
-    except OSError as error:  # as when the disk is full, where the system names no file
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    with _named_in_errors(path), open(path, "wb") as file:
+        file.write(np.int32(model.tokenizer.boundary_id).tobytes())
+        for tokens in targets.prefetch(2).as_numpy_iterator():
+            file.write(tokens.tobytes())
+            digest.update(tokens.tobytes())
+            count += len(tokens)
     return TokenFile(path, count, digest.hexdigest())
 
 
@@ -105,47 +103,51 @@ def contiguous_batches(
             f"{tokens.path.stem}: {tokens.count} tokens are too few for --batch_size={batch_size} times "
             f"--sequence_length={sequence_length}; lower one of them"
         )
-    window = TOKEN_BYTES * sequence_length
-    file_size = _pad(tokens, TOKEN_BYTES * (1 + lane_length * (batch_size - 1) + sequence_length * steps))
+    rows = batch_size // replicas
+    path = tokens.path.with_suffix(".batches")
+    _write_windows(tokens, path, np.arange(batch_size) * lane_length, sequence_length, steps)
+    record = TOKEN_BYTES * rows * (sequence_length + 1)
 
-    def windows(shift: int, first_step: int) -> tf.data.Dataset:
-        def lane(row: tf.Tensor) -> tf.data.Dataset:
-            header = TOKEN_BYTES * (row * lane_length + shift) + window * first_step
-            footer = file_size - header - window * (steps - first_step)
-            return tf.data.FixedLengthRecordDataset(
-                str(tokens.path), window, header, footer, buffer_size=max(window, 2**16)
-            )
-
-        lanes = tf.data.Dataset.range(batch_size).interleave(lane, cycle_length=batch_size, block_length=1)
-        return lanes.batch(batch_size // replicas, drop_remainder=True)
-
-    def arrange(inputs: tf.Tensor, targets: tf.Tensor, part: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = batch_size // replicas
+    def arrange(window: tf.Tensor, part: tf.Tensor) -> dict[str, tf.Tensor]:
+        window = tf.reshape(tf.io.decode_raw(window, tf.int32), [rows, sequence_length + 1])
         row = tf.range(rows, dtype=tf.int64)[:, tf.newaxis] + rows * (part % replicas)
-        place = (part // replicas) * sequence_length + tf.range(
-            sequence_length, dtype=tf.int64
-        )  # in its lane
-        shape = [rows, sequence_length]
+        first = (part // replicas) * sequence_length
+        place = first + tf.range(sequence_length, dtype=tf.int64)  # in its lane
         return {
-            "inputs": tf.reshape(tf.io.decode_raw(inputs, tf.int32), shape),
-            "targets": tf.reshape(tf.io.decode_raw(targets, tf.int32), shape),
+            "inputs": window[:, :-1],
+            "targets": window[:, 1:],
             "mask": (place < lane_length) & (row * lane_length + place < tokens.count),
         }
 
     def open_epoch(epoch: int, first_step: int) -> tf.data.Dataset:
-        parts = tf.data.Dataset.range(first_step * replicas, steps * replicas)
-        pairs = tf.data.Dataset.zip((windows(0, first_step), windows(1, first_step), parts))
-        return pairs.map(arrange).prefetch(8)
+        first_part = first_step * replicas
+        parts = tf.data.Dataset.range(first_part, steps * replicas)
+        windows = tf.data.FixedLengthRecordDataset(str(path), record, header_bytes=record * first_part)
+        return tf.data.Dataset.zip((windows, parts)).map(arrange).prefetch(8)
 
     return Batches(steps, True, batch_size, tokens.fingerprint, open_epoch)
 
 
-def _pad(tokens: TokenFile, size: int) -> int:
-    """Make the file at least `size` bytes long, for windows that reach beyond the last token."""
-    size = max(size, TOKEN_BYTES * (tokens.count + 1))
-    with open(tokens.path, "r+b") as file:
-        file.truncate(size)
-    return size
+def _write_windows(tokens: TokenFile, path: Path, lane_starts, sequence_length: int, steps: int) -> None:
+    """Write tokens in the order in which they are used: of each step, each lane's window and its next token.
+
+    A step is then one read, wherever training is taken up.
+    """
+    ids = np.memmap(tokens.path, np.int32, "r")
+    window = lane_starts[:, np.newaxis] + np.arange(sequence_length + 1)
+    with _named_in_errors(path), open(path, "wb") as file:
+        for step in range(steps):
+            # Windows that reach beyond the last token repeat it; they are masked there.
+            file.write(ids[np.minimum(window + step * sequence_length, tokens.count)].tobytes())
+
+
+@contextlib.contextmanager
+def _named_in_errors(path: Path) -> Iterator[None]:
+    """When the disk is full, the system names no file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def bucketed_batches(
