@@ -32,7 +32,8 @@ class Recurrent(keras.layers.RNN):
 
     Takes what `keras.layers.RNN` takes (`return_sequences`, `return_state`, `go_backwards`,
     `stateful`, `zero_output_for_mask`; `mask` and `initial_state` when called), gives the same
-    numbers, and works inside `keras.layers.Bidirectional`.
+    numbers, and works inside `keras.layers.Bidirectional`. The fast backward pass is that of
+    `training=True`, which `model.fit` passes; a loop of one's own has to say it.
 
     Shapes: inputs [batch, time, features] -> [batch, time, units] with `return_sequences`,
     else [batch, units]. At a masked step states and output stay as they were; a row that is masked
