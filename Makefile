@@ -12,7 +12,7 @@ demo: .venv/installed
 	$(BIN)/python -m training.demo
 
 test: .venv/installed
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist worksteal $(ARGS)
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow $(ARGS)

@@ -123,11 +123,8 @@ def _chunk_loss(hidden, targets, weights, embedding, bias):
     """
     logits = tf.nn.bias_add(tf.matmul(hidden, embedding, transpose_b=True), bias)  # [tokens, vocabulary]
     expected = tf.nn.softmax(logits)
-    # The largest probability is at least 1/vocabulary, so unlike that of the target it has a logarithm.
-    log_normalizer = tf.reduce_max(logits, -1) - tf.math.log(tf.reduce_max(expected, -1))
     observed = tf.gather(embedding, targets)
-    target_logits = tf.reduce_sum(hidden * observed, -1) + tf.gather(bias, targets)
-    total = tf.reduce_sum(weights * (log_normalizer - target_logits))
+    total = tf.reduce_sum(weights * _nats(hidden, targets, logits, expected, observed, bias))
 
     weights = weights[:, tf.newaxis]
     d_hidden = weights * (tf.matmul(expected, embedding) - observed)
@@ -137,6 +134,18 @@ def _chunk_loss(hidden, targets, weights, embedding, bias):
     d_bias = tf.matmul(weights, expected, transpose_a=True)[0]
     d_bias = tf.tensor_scatter_nd_sub(d_bias, rows, weights[:, 0])
     return total, d_hidden, d_embedding, d_bias
+
+
+def _nats(hidden, targets, logits, expected, observed, bias):
+    """-log P(target): by its probability, and by its logit where that is too small for a logarithm."""
+    probability = tf.gather(expected, targets, batch_dims=1)
+
+    def by_logit():
+        # The largest probability is at least 1/vocabulary, so it has a logarithm.
+        log_normalizer = tf.reduce_max(logits, -1) - tf.math.log(tf.reduce_max(expected, -1))
+        return log_normalizer - tf.reduce_sum(hidden * observed, -1) - tf.gather(bias, targets)
+
+    return tf.cond(tf.reduce_all(probability > 1e-30), lambda: -tf.math.log(probability), by_logit)
 
 
 def _joined(gradients, chunk):

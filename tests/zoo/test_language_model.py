@@ -517,7 +517,12 @@ def test_baseline_is_the_unigram_with_one_added():
 def test_restored_model_has_the_learned_ones_vocabulary():
     options = {"tokenizer": "words", "vocabulary_size": 5, "cell": "gru", "cell_options": {}, "layers": 2}
     options |= {"units": 3, "skip": "residual", "embedding_size": 2, "dropout": 0.1, "tie_embeddings": False}
-    options |= {"initializer_scale": 0.1, "separate_texts": True, "not_the_models_business": object()}
+    options |= {
+        "input_dropout": 0.0,
+        "initializer_scale": 0.1,
+        "separate_texts": True,
+        "not_the_models_business": object(),
+    }
     records = tf.data.Dataset.from_tensor_slices({"text": ["a rose is a rose", "is a rose"]})
     learned = LanguageModel.learn(records, options)
     assets = learned.assets()
