@@ -33,7 +33,9 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("readme")
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "shakespeare.txt").write_text("To be, or not to be: that is the question.\n" * 200)
+    return folder
 
 
 @pytest.fixture(scope="module")
