@@ -154,7 +154,7 @@ class Trainer:
         if self.progress.bad_in_a_row >= self.config.max_bad_steps:
             raise UserError(
                 f"loss {logs['loss']:g} and gradient norm {logs['gradient_norm']:g} at step "
-                f"{self.progress.step}, the {self.progress.bad_in_a_row}th step in a row that is not finite; "
+                f"{self.progress.step}, the last of {self.progress.bad_in_a_row} in a row not finite; "
                 "the weights are untouched by these: lower --learning_rate or --global_clipnorm "
                 "and train in another --output_dir"
             )

@@ -373,7 +373,7 @@ class TestNotFinite:
         with pytest.raises(UserError) as raised:
             train(before, [Spoil(2, 3, 10, 11, 12), kept])
         assert "nan" in str(raised.value)
-        assert "step 13, the 3th step in a row" in str(raised.value)
+        assert "step 13, the last of 3 in a row not finite" in str(raised.value)
         assert "--learning_rate" in str(raised.value)
         tensors, _ = read_tensors(max((tmp_path / "model/checkpoints").iterdir()))
         assert all(np.isfinite(array).all() for array in tensors.values())

@@ -11,7 +11,6 @@ CONFIG = {
     "layers": 2,
     "dropout": 0.2,
     "initializer_scale": 0.1,
-    "cell_options": "forget_bias=1",
     "batch_size": 20,
     "sequence_length": 35,
     "evaluation_batch_size": 10,

@@ -17,6 +17,7 @@ CONFIG = {
     "initializer_scale": 0.1,
     "batch_size": 20,
     "sequence_length": 20,
+    "state_reset": 0.0,  # the paper carries states throughout
     "optimizer": "sgd",
     "learning_rate": 1.0,
     "global_clipnorm": 5.0,
