@@ -13,68 +13,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from oracle_cells import elman, gru, light, linear, lstm
+from oracle_cells.common import sigmoid as sigmoid
 
 Array = np.ndarray
 
 
-def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
+FAMILIES = (elman, lstm, gru, light, linear)
 
-
-class _Gates:
-    """W h_prev + U x + b of each gate, from the fused kernels."""
-
-    def __init__(self, weights: dict[str, Array], inputs: Array, names: Sequence[str]):
-        self.names = list(names)
-        self.weights = weights
-        self.inputs = inputs
-
-    def __call__(self, gate: str, hidden: Array) -> Array:
-        units = self.weights["recurrent_kernel"].shape[0]
-        columns = slice(self.names.index(gate) * units, (self.names.index(gate) + 1) * units)
-        input_kernel, recurrent_kernel, bias = (
-            self.weights[name][..., columns] for name in ("input_kernel", "recurrent_kernel", "bias")
-        )
-        return hidden @ recurrent_kernel + self.inputs @ input_kernel + bias
-
-
-def elman(weights, inputs, states, activation="sigmoid"):
-    """h = sigma(W_h h_prev + W_e e + b_1): CS224N lecture 6."""
-    function = {"sigmoid": sigmoid, "tanh": np.tanh}[activation]
-    hidden = function(_Gates(weights, inputs, ["hidden"])("hidden", states[0]))
-    return hidden, [hidden]
-
-
-def lstm(weights, inputs, states):
-    """CS224N lecture 6; Gers et al. 2000."""
-    previous_hidden, previous_cell_state = states
-    gates = _Gates(weights, inputs, ["input", "forget", "candidate", "output"])
-    forget_gate = sigmoid(gates("forget", previous_hidden))
-    input_gate = sigmoid(gates("input", previous_hidden))
-    output_gate = sigmoid(gates("output", previous_hidden))
-    new_content = np.tanh(gates("candidate", previous_hidden))
-    cell_state = forget_gate * previous_cell_state + input_gate * new_content
-    hidden = output_gate * np.tanh(cell_state)
-    return hidden, [hidden, cell_state]
-
-
-def gru(weights, inputs, states):
-    """CS224N lecture 6; Cho et al. 2014."""
-    [previous_hidden] = states
-    gates = _Gates(weights, inputs, ["update", "reset", "candidate"])
-    update_gate = sigmoid(gates("update", previous_hidden))
-    reset_gate = sigmoid(gates("reset", previous_hidden))
-    new_content = np.tanh(gates("candidate", reset_gate * previous_hidden))
-    hidden = (1 - update_gate) * previous_hidden + update_gate * new_content
-    return hidden, [hidden]
-
-
-ORACLES: dict[str, Callable] = {"elman": elman, "gru": gru, "lstm": lstm}
+ORACLES: dict[str, Callable] = {
+    name: oracle for family in FAMILIES for name, oracle in family.ORACLES.items()
+}
 
 # Each cell once as it comes, and once for each option that changes its equations.
 CASES: dict[str, tuple[str, dict]] = {
     **{name: (name, {}) for name in ORACLES},
-    "elman_tanh": ("elman", {"activation": "tanh"}),
+    **{name: case for family in FAMILIES for name, case in family.CASES.items()},
 }
 
 

@@ -44,29 +44,25 @@ class Recurrent(keras.layers.RNN):
         if not isinstance(cell, Cell):
             raise ValueError(f"Recurrent runs the cells of zoo.cells; got {type(cell).__name__}")
         super().__init__(cell, **kwargs)
+        self.autocast = False  # states keep their precision
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        self._check_rank(sequences_shape)
+        super().build(sequences_shape, initial_state_shape)
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
-        if sequences.shape[1] != 0:
-            return super().call(sequences, initial_state, mask, training)
-        # keras.layers.RNN looks at the first step, so no steps are run as one that is masked.
-        batch_size, features = tf.shape(sequences)[0], sequences.shape[2]
-        no_step = tf.zeros([batch_size, 1, features], sequences.dtype)
-        result = super().call(no_step, initial_state, tf.zeros([batch_size, 1], tf.bool), training)
-        if not self.return_sequences:
-            return result
-        return (result[0][:, :0], *result[1:]) if self.return_state else result[:, :0]
-
-    def inner_loop(self, sequences, initial_state, mask, training=False):
+        self._check_rank(sequences.shape)
+        batch_size = tf.shape(sequences)[0]
         inputs = tf.transpose(tf.convert_to_tensor(sequences), [1, 0, 2])  # [time, batch, features]
         mask = None if mask is None else tf.transpose(tf.cast(mask, tf.bool))
         if self.go_backwards:
             inputs = tf.reverse(inputs, [0])
             mask = None if mask is None else tf.reverse(mask, [0])
-        outputs, last_output, final_states = scan(
-            lambda projected, states: self.cell.step(projected[0], states),
-            self.cell.step_weights(),
-            [self.cell.project(inputs)],
-            initial_state,
+        outputs, last_output, states = scan(
+            lambda step_inputs, states: self.cell.advance(step_inputs[0], states, step_inputs[1:] or None),
+            self.cell.given_weights(training, batch_size),
+            [self.cell.project(inputs), *(self.cell.zoned(tf.shape(inputs)[:2]) if training else [])],
+            self._starting_states(initial_state, batch_size),
             self.cell.output_size,
             mask,
             training,
@@ -75,15 +71,34 @@ class Recurrent(keras.layers.RNN):
             outputs = tf.where(mask[:, :, tf.newaxis], outputs, tf.zeros_like(outputs))
             is_last = tf.reduce_all(mask[-1:], axis=0)[:, tf.newaxis]
             last_output = tf.where(is_last, last_output, tf.zeros_like(last_output))
-        return last_output, tf.transpose(outputs, [1, 0, 2]), final_states
+        if self.stateful:
+            for variable, state in zip(self.states, states, strict=True):
+                variable.assign(state)
+        output = tf.transpose(outputs, [1, 0, 2]) if self.return_sequences else last_output
+        output = tf.cast(output, self.compute_dtype)
+        return (output, *states) if self.return_state else output
 
-    def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
-        """Cells of the zoo keep no dropout masks."""
+    def _check_rank(self, shape):
+        if len(shape) != 3:
+            raise ValueError(
+                f"{self.name}: expected inputs [batch, time, features], got shape {tuple(shape)}"
+            )
+
+    def _starting_states(self, initial_state, batch_size):
+        if initial_state is None:
+            initial_state = self.states if self.stateful else self.cell.get_initial_state(batch_size)
+        states = [tf.convert_to_tensor(state) for state in keras.tree.flatten(initial_state)]
+        sizes = [state.shape[-1] for state in states]
+        if sizes != self.cell.state_size:
+            raise ValueError(
+                f"{self.name}: expected initial states of sizes {self.cell.state_size}, got {sizes}"
+            )
+        return [tf.cast(state, self.cell.state_dtype) for state in states]
 
 
 def scan(
     step: Step,
-    weights: dict[str, tf.Tensor],
+    given: GivenWeights,
     inputs: Sequence[tf.Tensor],
     initial_states: Sequence[tf.Tensor],
     output_size: int,
@@ -95,7 +110,7 @@ def scan(
     Args:
         step: (inputs of one step, states) -> (output [batch, output_size], new states); it takes
             its weights through `Cell.product` and `Cell.weight`.
-        weights: the weights of the step by name; gradients flow to them.
+        given: the weights of the step, to which gradients flow.
         inputs: tensors [time, batch, ...]; gradients flow to the floating-point ones.
         mask: bool [time, batch], False where nothing is to happen.
         training: keep what a fast backward pass needs.
@@ -104,12 +119,12 @@ def scan(
         outputs [time, batch, output_size], the last output, and the final states.
     """
     # The output is carried like a state: masked steps repeat it, and a sequence may have no steps.
-    no_output = tf.zeros([tf.shape(inputs[0])[1], output_size], inputs[0].dtype)
+    no_output = tf.zeros([tf.shape(inputs[0])[1], output_size], initial_states[0].dtype)
     carry = [no_output, *initial_states]
     step = _carrying_output(step) if mask is None else _masked(step)
     inputs = inputs if mask is None else [*inputs, mask]
     loop = _differentiable_loop if training else _plain_loop
-    outputs, last_output, *states = loop(step, weights, inputs, carry)
+    outputs, last_output, *states = loop(step, given, inputs, carry)
     return outputs, last_output, states
 
 
@@ -133,8 +148,8 @@ def _masked(step: Step) -> Step:
 class _Products(GivenWeights):
     """Step weights of the forward loop: multiplies, and keeps the products."""
 
-    def __init__(self, weights: dict[str, tf.Tensor]):
-        super().__init__(weights)
+    def __init__(self, given: GivenWeights):
+        super().__init__(given.weights, given.masks)
         self.names: list[str] = []
         self.products: list[tf.Tensor] = []
         self.other_names: set[str] = set()
@@ -152,8 +167,8 @@ class _Products(GivenWeights):
 class _Replay(GivenWeights):
     """Step weights of the backward loop: gives the kept products, notes operands and gradients."""
 
-    def __init__(self, weights, transposed: dict[str, tf.Tensor], products: Sequence[tf.Tensor]):
-        super().__init__(weights)
+    def __init__(self, given: GivenWeights, transposed: dict[str, tf.Tensor], products: Sequence[tf.Tensor]):
+        super().__init__(given.weights, given.masks)
         self.transposed = transposed
         self.products = products
         self.operands: list[tf.Tensor] = []
@@ -174,13 +189,13 @@ class _Replay(GivenWeights):
         return kept_product(operand)
 
 
-def _plain_loop(step, weights, inputs, initial_carry):
+def _plain_loop(step, given, inputs, initial_carry):
     """[outputs, *final carry] of the loop, keeping nothing else."""
     time = tf.shape(inputs[0])[0]
     input_steps = [_unstacked(tensor) for tensor in inputs]
 
     def body(now, carry, outputs):
-        with step_weights_from(GivenWeights(weights)):
+        with step_weights_from(given):
             carry = step([steps.read(now) for steps in input_steps], carry)
         return now + 1, carry, outputs.write(now + 1, carry[0])
 
@@ -192,17 +207,18 @@ def _plain_loop(step, weights, inputs, initial_carry):
     return _without_first(outputs.stack(), inputs[0]), *final_carry
 
 
-def _differentiable_loop(step, weights, inputs, initial_carry):
+def _differentiable_loop(step, given, inputs, initial_carry):
     """[outputs, *final carry] of the loop, differentiable in weights, inputs and initial carry.
 
     `step` takes the inputs of one step and the carry, and gives the new carry; its first is the output.
     """
-    trial = _trial_step(step, weights, inputs, initial_carry)
-    names = sorted(weights)
+    trial = _trial_step(step, given, inputs, initial_carry)
+    names = sorted(given.weights)
+    masks = given.masks
 
     @tf.custom_gradient
     def run(inputs, initial_carry, weight_values):
-        given = dict(zip(names, weight_values, strict=True))
+        given = GivenWeights(dict(zip(names, weight_values, strict=True)), masks)
         outputs, final_carry, kept = _forward_loop(step, given, trial, inputs, initial_carry)
 
         def gradient(d_outputs, *d_final_carry):
@@ -221,13 +237,15 @@ def _differentiable_loop(step, weights, inputs, initial_carry):
 
         return (outputs, *final_carry), gradient
 
-    return run(list(inputs), list(initial_carry), [weights[name] for name in names])
+    return run(list(inputs), list(initial_carry), [given.weights[name] for name in names])
 
 
-def _trial_step(step, weights, inputs, carry) -> _Products:
+def _trial_step(step, given, inputs, carry) -> _Products:
     """What products one step makes and which other weights it uses, found on a scratch graph."""
     with tf.Graph().as_default():
-        trial = _Products({name: tf.zeros(weight.shape, weight.dtype) for name, weight in weights.items()})
+        weights = {name: tf.zeros(weight.shape, weight.dtype) for name, weight in given.weights.items()}
+        masks = {name: tf.zeros([1, mask.shape[1]], mask.dtype) for name, mask in given.masks.items()}
+        trial = _Products(GivenWeights(weights, masks))
         with step_weights_from(trial):
             step(
                 [tf.zeros([1, *tensor.shape[2:]], tensor.dtype) for tensor in inputs],
@@ -236,7 +254,7 @@ def _trial_step(step, weights, inputs, carry) -> _Products:
     return trial
 
 
-def _forward_loop(step, weights, trial, inputs, initial_carry):
+def _forward_loop(step, given, trial, inputs, initial_carry):
     time = tf.shape(inputs[0])[0]
     input_steps = [_unstacked(tensor) for tensor in inputs]
     # The carry before each step, and the last: never empty, since an empty array cannot be stacked.
@@ -244,7 +262,7 @@ def _forward_loop(step, weights, trial, inputs, initial_carry):
     products = [_array(tensor.dtype, time) for tensor in trial.products]
 
     def body(now, carry, carries, products):
-        source = _Products(weights)
+        source = _Products(given)
         with step_weights_from(source):
             new_carry = step([steps.read(now) for steps in input_steps], carry)
         return now + 1, new_carry, _write(carries, now, carry), _write(products, now, source.products)
@@ -259,9 +277,10 @@ def _forward_loop(step, weights, trial, inputs, initial_carry):
     return _without_first(carries[0].stack(), inputs[0]), final_carry, (input_steps, carries, products)
 
 
-def _backward_loop(step, weights, trial, kept, d_outputs, d_final_carry):
+def _backward_loop(step, given, trial, kept, d_outputs, d_final_carry):
     """Gradients with respect to floating-point inputs, initial carry, and weights in the order of names."""
     input_steps, carries, products = kept
+    weights = given.weights
     time = tf.shape(d_outputs)[0]
     d_output_steps = _unstacked(d_outputs)
     differentiable = [steps.dtype.is_floating for steps in input_steps]
@@ -270,7 +289,7 @@ def _backward_loop(step, weights, trial, kept, d_outputs, d_final_carry):
     transposed = {name: tf.transpose(weights[name]) for name in trial.names}
 
     def body(now, d_carry, d_inputs, operands, d_products, d_others):
-        source = _Replay(weights, transposed, [steps.read(now) for steps in products])
+        source = _Replay(given, transposed, [steps.read(now) for steps in products])
         now_inputs = [steps.read(now) for steps in input_steps]
         # Made distinct: an eager tape cannot tell an output from a state that is the same tensor.
         carry = [tf.identity(steps.read(now)) for steps in carries]

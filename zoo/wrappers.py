@@ -36,6 +36,7 @@ class Stack(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.autocast = False  # states keep their precision
         if skip not in SKIPS:
             raise ValueError(f"skip must be one of {', '.join(SKIPS)}; got {skip!r}")
         if not cells:
@@ -61,7 +62,7 @@ class Stack(keras.layers.Layer):
         return self.cells[-1].output_size
 
     def get_initial_state(self, batch_size) -> list[tf.Tensor]:
-        return [tf.zeros([batch_size, size], self.compute_dtype) for size in self.state_size]
+        return [state for cell in self.cells for state in cell.get_initial_state(batch_size)]
 
     def build(self, inputs_shape, initial_state_shape=None):
         shape = tuple(inputs_shape)
@@ -93,7 +94,7 @@ class Stack(keras.layers.Layer):
             self.cells, self._by_layer(states), step_weights or self.step_weights(), strict=True
         ):
             with step_weights_from(GivenWeights(weights)):
-                output, cell_states = cell.step(cell.project(inputs), cell_states)
+                output, cell_states = cell.advance(cell.project(inputs), cell_states)
             inputs = self._connected(inputs, output)
             new_states += cell_states
         return inputs, new_states

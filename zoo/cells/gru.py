@@ -29,7 +29,7 @@ class GRU(Cell):
     def step_weights(self):
         # The candidate's product waits for the reset gate, so the fused kernel is used in two parts.
         gate_kernel, candidate_kernel = tf.split(
-            tf.convert_to_tensor(self.recurrent_kernel), [2 * self.units, self.units], axis=-1
+            self.cast(self.recurrent_kernel), [2 * self.units, self.units], axis=-1
         )
         return {"gate_kernel": gate_kernel, "candidate_kernel": candidate_kernel}
 

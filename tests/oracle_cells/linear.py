@@ -1,0 +1,7 @@
+"""Recurrences that are linear in their state, in NumPy."""
+
+from __future__ import annotations
+
+ORACLES: dict = {}
+
+CASES: dict[str, tuple[str, dict]] = {}
