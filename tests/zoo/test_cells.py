@@ -77,11 +77,12 @@ def test_project_takes_steps_and_sequences_alike(cell):
 
 
 def test_sizes(cell):
-    width = len(cell.GATES) * UNITS
-    shapes = {weight.name: tuple(weight.shape) for weight in cell.weights}
-    assert shapes["input_kernel"] == (FEATURES, width)
-    assert shapes["recurrent_kernel"] == (UNITS, width)
-    assert shapes["bias"] == (width,)
+    if type(cell).build is Cell.build:
+        width = len(cell.GATES) * UNITS
+        shapes = {weight.name: tuple(weight.shape) for weight in cell.weights}
+        assert shapes["input_kernel"] == (FEATURES, width)
+        assert shapes["recurrent_kernel"] == (UNITS, width)
+        assert shapes["bias"] == (width,)
     assert len(cell.state_size) == len(cell.STATES)
     states = cell.get_initial_state(batch_size=BATCH)
     assert [tuple(state.shape) for state in states] == [(BATCH, size) for size in cell.state_size]
@@ -114,10 +115,17 @@ def test_options_survive_the_round_trip():
 
 def blocks(cell: Cell) -> list[np.ndarray]:
     cell.build((None, FEATURES))
-    return np.split(cell.recurrent_kernel.numpy(), len(cell.GATES), axis=1)
+    return np.split(cell.recurrent_kernel.numpy(), cell.recurrent_kernel.shape[1] // UNITS, axis=1)
 
 
-@pytest.mark.parametrize("name", CELLS)
+START_ORTHOGONAL = [
+    name
+    for name, kind in CELLS.items()
+    if isinstance(kind(UNITS).recurrent_initializer, keras.initializers.Orthogonal)
+]
+
+
+@pytest.mark.parametrize("name", START_ORTHOGONAL)
 def test_gates_start_orthogonal_and_different(name):
     starts = blocks(CELLS[name](UNITS)) + blocks(CELLS[name](UNITS))
     for index, block in enumerate(starts):
