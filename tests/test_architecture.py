@@ -15,7 +15,7 @@ PACKAGES = ("zoo", "training", "serving")
 LAYERS = [
     ["zoo.cells"],
     ["zoo.recurrence"],
-    ["zoo.heads", "zoo.wrappers", "zoo.decoding", "zoo.text", "zoo.metrics"],
+    ["zoo.heads", "zoo.wrappers", "zoo.convert", "zoo.decoding", "zoo.text", "zoo.metrics"],
     ["zoo.models"],
     ["zoo.model_directory"],
 ]
