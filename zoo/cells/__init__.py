@@ -2,8 +2,10 @@
 
 from zoo.cells.base import Cell
 from zoo.cells.conditioned import MogrifierLSTM, MultiplicativeLSTM
-from zoo.cells.elman import Elman
+from zoo.cells.elman import IRNN, Antisymmetric, Elman, IndRNN, Jordan
+from zoo.cells.fast import FastGRNN, FastRNN
 from zoo.cells.gru import GRU, MGU, GRUResetAfter, LayerNormGRU
+from zoo.cells.highway import RHN
 from zoo.cells.hyper_lstm import HyperLSTM
 from zoo.cells.light import ATR, RAN, UGRNN, LightGRU, MinimalRNN
 from zoo.cells.lstm import LSTM
@@ -16,10 +18,19 @@ from zoo.cells.lstm_variants import (
     ProjectedLSTM,
     WeightDroppedLSTM,
 )
+from zoo.cells.scrn import SCRN
 from zoo.cells.slstm import SLSTM
 
 CELLS: dict[str, type[Cell]] = {
     "elman": Elman,
+    "jordan": Jordan,
+    "irnn": IRNN,
+    "indrnn": IndRNN,
+    "antisymmetric": Antisymmetric,
+    "fast_rnn": FastRNN,
+    "fast_grnn": FastGRNN,
+    "scrn": SCRN,
+    "rhn": RHN,
     "lstm_1997": LSTM1997,
     "lstm": LSTM,
     "peephole_lstm": PeepholeLSTM,

@@ -8,7 +8,7 @@ import tensorflow as tf
 from zoo.cells.base import Cell
 from zoo.cells.gru import interpolate
 from zoo.cells.normalization import layer_norm
-from zoo.cells.weights import add_fused_weights
+from zoo.cells.weights import add_fused_weights, independent
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -151,7 +151,9 @@ class MinimalRNN(Cell):
     def build(self, input_shape):
         add_fused_weights(self, self.features_of(input_shape), inputs=1, recurrent=1, biases=2)
         self.latent_kernel = self.add_weight(
-            name="latent_kernel", shape=(self.units, self.units), initializer=self.kernel_initializer
+            name="latent_kernel",
+            shape=(self.units, self.units),
+            initializer=independent(self.kernel_initializer),
         )
 
     def project(self, inputs):

@@ -20,3 +20,11 @@ def add_fused_weights(cell: Cell, features: int, inputs: int, recurrent: int, bi
         initializer=per_gate(cell.recurrent_initializer, recurrent),
     )
     cell.bias = cell.add_weight(name="bias", shape=(biases * cell.units,), initializer=cell.initialize_bias)
+
+
+def independent(initializer, number: int = 1):
+    """The same initializer with other numbers: Keras's give the same ones whenever they are called."""
+    seed = getattr(initializer, "seed", None)
+    if not isinstance(seed, int):
+        return initializer
+    return type(initializer).from_config({**initializer.get_config(), "seed": seed + number})
