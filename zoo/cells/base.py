@@ -236,7 +236,7 @@ class Cell(keras.layers.Layer):
         ]
 
     def call(self, inputs, states, training=False):
-        """One step by itself. In training, what is dropped is drawn anew; `Recurrent` keeps it for a sequence."""
+        """One step by itself. In training it draws anew what to drop; `Recurrent` does so once a sequence."""
         batch_size = tf.shape(inputs)[0]
         with step_weights_from(self.given_weights(training, batch_size)):
             output, new_states = self.advance(
