@@ -14,7 +14,9 @@ PACKAGES = ("zoo", "training", "serving")
 # Lowest first: a module imports from its own layer and those below.
 LAYERS = [
     ["zoo.cells"],
-    ["zoo.recurrence"],
+    ["zoo.time_loop", "zoo.linear_scan"],
+    ["zoo.recurrence", "zoo.skips"],
+    ["zoo.named_states"],
     ["zoo.heads", "zoo.wrappers", "zoo.convert", "zoo.decoding", "zoo.text", "zoo.metrics"],
     ["zoo.models"],
     ["zoo.model_directory"],

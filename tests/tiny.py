@@ -92,15 +92,15 @@ class BigramModel(TaskModel):
         return {"inputs": tf.concat([boundary, targets], axis=1)[:, :-1], "targets": targets}
 
     def initial_states(self, batch_size):
-        return [tf.zeros([batch_size, 1])]
+        return {"total": tf.zeros([batch_size, 1])}
 
     def call(self, batch, states=None, training=False):
         ids = tf.cast(batch["inputs"], tf.float32)
-        start = tf.zeros([tf.shape(ids)[0], 1]) if states is None else states[0]
+        start = tf.zeros([tf.shape(ids)[0], 1]) if states is None else states["total"]
         total = start + tf.cumsum(ids, axis=1)  # [batch, time]
         logits = self.dropout(self.table(batch["inputs"]), training=training)
         logits += self.SHIFT * total[:, :, tf.newaxis] * tf.convert_to_tensor(self.shift)
-        return {"logits": logits, "states": [total[:, -1:]]}
+        return {"logits": logits, "states": {"total": total[:, -1:]}}
 
     def loss(self, batch, outputs):
         weights = tf.cast(batch["mask"], tf.float32)

@@ -45,13 +45,13 @@ class Checkpoints:
 
     def save(self, progress: Progress, states: Any) -> None:
         """Write a checkpoint; the oldest ones go. All workers take part, and the chief writes."""
-        states = [self.strategy.gather(state, axis=0).numpy() for state in states]
+        states = {name: self.strategy.gather(state, axis=0).numpy() for name, state in states.items()}
         if not self.strategy.extended.should_checkpoint:
             return
         tensors = tensors_of(self.model.weights)
         tensors |= {f"optimizer/{i}": v.numpy() for i, v in enumerate(self.optimizer.variables)}
         tensors |= {f"random/{i}": v.numpy() for i, v in enumerate(self._random_states())}
-        tensors |= {f"state/{index}": state for index, state in enumerate(states)}
+        tensors |= {f"state/{name}": state for name, state in states.items()}
         path = self.folder / f"step-{progress.step:09d}.safetensors"
         write_tensors(path, tensors, dataclasses.asdict(progress))
         for old in [*self._files()[:-KEPT], *self.folder.glob(".*.partial")]:  # partial: a killed run's
@@ -72,7 +72,7 @@ class Checkpoints:
                 variable.assign(tensors[f"optimizer/{index}"])
             for index, variable in enumerate(self._random_states()):
                 variable.assign(tensors[f"random/{index}"])
-            states = [self._on_replicas(tensors[f"state/{index}"]) for index, _ in enumerate(states)]
+            states = {name: self._on_replicas(tensors[f"state/{name}"]) for name in states}
         except KeyError as error:
             raise ModelDirectoryError(f"{files[-1]} has no {error}: it is of another run") from None
         return Progress(**metadata), states

@@ -16,8 +16,8 @@ from serving.program import UserError
 from training.presets import PRESETS
 from zoo.cells import CELLS
 from zoo.models import TASKS
+from zoo.skips import SKIPS
 from zoo.text import TOKENIZERS
-from zoo.wrappers import SKIPS
 
 
 def _field(default: Any, help_text: str, choices: Any = None, at_least: float | None = None) -> Any:
@@ -50,7 +50,7 @@ class Config:
     cell_options: str = _field("", "Further options of the cell, such as activation=tanh or forget_bias=0.")
     units: int = _field(256, "Size of each layer's hidden state.", at_least=1)
     layers: int = _field(1, "Recurrent layers, one upon the other.", at_least=1)
-    skip: str = _field("none", "Connections around each layer.", SKIPS)
+    skip: str = _field("none", "Connections around each layer.", tuple(SKIPS))
     embedding_size: int = _field(0, "Size of the input embedding; 0: as --units.", at_least=0)
     tie_embeddings: bool = _field(False, "Use the input embedding as the output layer's weights, too.")
     dropout: float = _field(0.0, "Share of values dropped between layers, none through time.", at_least=0)

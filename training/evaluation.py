@@ -35,13 +35,13 @@ class Evaluator:
     def _update(self, batch, states):
         outputs = self.model(batch, states=states or None, training=False)
         self.model.update_metrics(batch, outputs)
-        return outputs["states"] if states else []
+        return outputs["states"] if states else {}
 
 
 def initial_states(model: TaskModel, batches: Batches, strategy: tf.distribute.Strategy) -> Any:
     """The states before a split's first batch, on each replica; none where they are not carried."""
     if not batches.continuous:
-        return []
+        return {}
     size = batches.batch_size // strategy.num_replicas_in_sync
     return strategy.run(lambda: model.initial_states(size))
 

@@ -63,23 +63,25 @@ class TrainStep:
         return self.strategy.experimental_local_results(value)[0]
 
     def _reset(self, states, step):
-        """Zero some rows of the carried states: a model that never starts from zero can fail to."""
+        """Start some rows of the carried states anew: a model that never starts can fail to."""
         if not self.config.state_reset or not states:
             return states
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        chance = tf.random.stateless_uniform([tf.shape(states[0])[0], 1], [self.config.seed + replica, step])
-        return [tf.where(chance < self.config.state_reset, tf.zeros_like(state), state) for state in states]
+        batch_size = tf.shape(next(iter(states.values())))[0]
+        chance = tf.random.stateless_uniform([batch_size, 1], [self.config.seed + replica, step])
+        return _choose(chance < self.config.state_reset, self.model.initial_states(batch_size), states)
 
     def _gradients(self, batch, states):
         replica = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
             outputs = self.model(batch, states=states or None, training=True)
             nats, count = self.model.loss(batch, outputs)
+            objective = nats + self.model.regularization(batch, outputs)
         count = replica.all_reduce("SUM", count)
         sequences = tf.cast(tf.shape(batch["mask"])[0] * replica.num_replicas_in_sync, nats.dtype)
         divisor = count if self.config.loss_reduction == "token_mean" else sequences
         gradients = tape.gradient(
-            nats,
+            objective,
             self.variables,
             output_gradients=1.0 / tf.maximum(divisor, 1.0),
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
@@ -87,7 +89,7 @@ class TrainStep:
         gradients = [_without_duplicates(gradient) for gradient in gradients]
         if replica.num_replicas_in_sync > 1:
             gradients = replica.all_reduce("SUM", [tf.convert_to_tensor(gradient) for gradient in gradients])
-        return gradients, replica.all_reduce("SUM", nats), count, outputs["states"] if states else []
+        return gradients, replica.all_reduce("SUM", nats), count, outputs["states"] if states else {}
 
     def _apply(self, gradients, norm):
         gradients = clip(gradients, norm, self.config.clipnorm, self.config.global_clipnorm)
@@ -98,8 +100,8 @@ class TrainStep:
         self.optimizer.apply(gradients, self.model.trainable_variables)
 
 
-def _choose(finite, new_states, states):
-    return [tf.where(finite, new, old) for new, old in zip(new_states, states, strict=True)]
+def _choose(condition, new_states, states):
+    return {name: tf.where(condition, new_states[name], state) for name, state in states.items()}
 
 
 def _without_duplicates(gradient):

@@ -83,7 +83,7 @@ def test_a_step_is_the_clipped_gradient_of_the_loss(reduction, divisor, clipnorm
     model = make_model()
     before = values(model.weights)
     step = make_step(model, clipnorm=clipnorm, global_clipnorm=global_clipnorm, loss_reduction=reduction)
-    result, states = step(tensors(BATCHES[0]), [tf.constant(STATES)], 0)
+    result, states = step(tensors(BATCHES[0]), {"total": tf.constant(STATES)}, 0)
 
     nats, gradients = numpy_gradients(before, BATCHES[0], STATES, divisor)
     np.testing.assert_allclose(float(result.nats), nats, rtol=1e-5)
@@ -97,7 +97,7 @@ def test_a_step_is_the_clipped_gradient_of_the_loss(reduction, divisor, clipnorm
         gradients = [g * min(1, global_clipnorm / whole) for g in gradients]
     for weight, start, gradient in zip(model.weights, before, gradients, strict=True):
         np.testing.assert_allclose(weight.numpy(), start - gradient, atol=2e-6)
-    np.testing.assert_allclose(states[0], STATES + BATCHES[0]["inputs"].sum(1, keepdims=True))
+    np.testing.assert_allclose(states["total"], STATES + BATCHES[0]["inputs"].sum(1, keepdims=True))
 
 
 @pytest.mark.parametrize("settings", [{"clipnorm": 0.3}, {"global_clipnorm": 0.3}])
@@ -119,7 +119,7 @@ def test_adam_moves_words_that_a_batch_has_not_as_a_dense_gradient_does():
     step = make_step(model, optimizer="adam", learning_rate=0.1, global_clipnorm=0.0)
     first, second = [[np.zeros_like(weight) for weight in weights] for _ in range(2)]
     for index, batch in enumerate(BATCHES):
-        step(tensors(batch), [tf.constant(STATES)], index)
+        step(tensors(batch), {"total": tf.constant(STATES)}, index)
         _, gradients = numpy_gradients(weights, batch, STATES, 11)
         for place, gradient in enumerate(gradients):
             first[place] = 0.9 * first[place] + 0.1 * gradient
@@ -134,14 +134,16 @@ def test_adam_moves_words_that_a_batch_has_not_as_a_dense_gradient_does():
 def test_what_is_not_finite_changes_nothing(optimizer, spoiled, value):
     model = make_model(SpoiledModel)
     step = make_step(model, optimizer=optimizer, clipnorm=0.5)
-    _, states = step(tensors(BATCHES[0]), [tf.constant(STATES)], 0)
-    kept = values([*model.weights, *step.optimizer.variables, *states])
+    _, states = step(tensors(BATCHES[0]), {"total": tf.constant(STATES)}, 0)
+    kept = values([*model.weights, *step.optimizer.variables, *states.values()])
     factor = getattr(model, f"{spoiled}_factor")
 
     factor.assign(float(value))
     result, states = step(tensors(BATCHES[1]), states, 1)
     assert not bool(result.applied)
-    for before, after in zip(kept, values([*model.weights, *step.optimizer.variables, *states]), strict=True):
+    for before, after in zip(
+        kept, values([*model.weights, *step.optimizer.variables, *states.values()]), strict=True
+    ):
         assert before.tobytes() == after.tobytes()
 
     factor.assign(1.0)
@@ -159,9 +161,9 @@ def test_some_rows_start_from_zero_at_random():
     carried = tf.fill([lanes, 1], 100.0)
 
     def reset(chance, step, seed=1):
-        _, states = make_step(model, state_reset=chance, seed=seed)(batch, [carried], step)
-        assert set(np.unique(states[0])) <= {read, read + 100.0}
-        return states[0].numpy()[:, 0] == read
+        _, states = make_step(model, state_reset=chance, seed=seed)(batch, {"total": carried}, step)
+        assert set(np.unique(states["total"])) <= {read, read + 100.0}
+        return states["total"].numpy()[:, 0] == read
 
     assert not reset(0.0, 0).any()
     assert reset(1.0, 0).all()

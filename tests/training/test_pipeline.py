@@ -169,7 +169,7 @@ class TestState:
         monkeypatch.setitem(TASKS, "language_model", BigramModel)
         config = tiny(tmp_path, state_reset=0.0, max_steps=0, epochs=2, evaluate_every=5)
         seen = []
-        trainer = observed(monkeypatch, lambda trainer: seen.append(trainer.states[0].numpy()[:, 0]))
+        trainer = observed(monkeypatch, lambda trainer: seen.append(trainer.states["total"].numpy()[:, 0]))
         train(config)
         tokens = np.fromfile(tmp_path / "model/cache/worker-0/train.tokens", np.int32)
         steps = trainer[0].training.steps

@@ -22,6 +22,7 @@ CORPUS = "abcdeé \n"
 TEXTS = ["", "a", "xyz", "abcabc", "\n\n", "bead é xx cab\nbade", "é", "a b c d e"]
 UNKNOWN, BOUNDARY = 0, 1
 TOKENIZER = Characters.learn(tf.data.Dataset.from_tensors(CORPUS))
+KINDS = ("elman", "lstm", "gru")  # the conformance suite has them all
 PIECES = [piece.decode() for piece in TOKENIZER.pieces]
 
 
@@ -170,7 +171,7 @@ def test_features_of_no_text_at_all(stream):
 # Score
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", KINDS)
 @pytest.mark.parametrize("tie_embeddings", [False, True])
 def test_score_is_the_sum_of_the_equations_log_probabilities(case, tie_embeddings, randomize):
     cell, cell_options = CASES[case]
@@ -371,7 +372,7 @@ def test_a_step_draws_from_the_distribution(kind, model, signatures):
 def test_step_tells_what_it_drew(kind, model, signatures):
     state = signatures[kind]["start"](tf.constant(["ab", "c"]))["state"]
     result = signatures[kind]["step"](state, seed=tf.constant([[1, 2], [3, 4]]))
-    assert state.shape == result["state"].shape == (2, sum(model.stack.state_size) + 1)
+    assert state.shape == result["state"].shape == (2, sum(model.stack.state_size.values()) + 1)
     for row, prompt in enumerate(["ab", "c"]):
         token = int(result["token_id"][row])
         expected = log_softmax(InNumpy(model).logits([BOUNDARY, *ids_of(prompt)])[-1])[token]
@@ -416,7 +417,7 @@ def gradients(model, loss):
     return [value, *dense]
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", KINDS)
 @pytest.mark.parametrize("tie_embeddings", [False, True])
 def test_loss_and_gradients_are_those_of_a_plain_model(cell, tie_embeddings, randomize):
     model = make(randomize, cell=cell, layers=2, skip="residual", tie_embeddings=tie_embeddings)
@@ -450,8 +451,9 @@ def test_states_carry_a_text_across_batches(stream):
         states = outputs["states"]
         hidden.append(outputs["hidden"])
     np.testing.assert_allclose(tf.concat(hidden, 1), whole["hidden"], rtol=1e-5, atol=1e-6)
-    for carried, final in zip(states, whole["states"], strict=True):
-        np.testing.assert_allclose(carried, final, rtol=1e-5, atol=1e-6)
+    assert states.keys() == whole["states"].keys()
+    for name, final in whole["states"].items():
+        np.testing.assert_allclose(states[name], final, rtol=1e-5, atol=1e-6)
 
 
 def test_dropout_in_training_only(randomize):
@@ -677,7 +679,7 @@ def test_signatures_are_the_contracts(exported, stream):
             for name, info in infos.items()
         }
 
-    size = sum(stream.stack.state_size) + 1
+    size = sum(stream.stack.state_size.values()) + 1
     settings = {
         "temperature": ("float32", [-1]),
         "top_k": ("int32", [-1]),

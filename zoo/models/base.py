@@ -43,17 +43,21 @@ class TaskModel(keras.layers.Layer):
         """Tensors of a batch of raw records, in graph; ragged where lengths differ."""
         raise NotImplementedError
 
-    def initial_states(self, batch_size: int) -> list[tf.Tensor]:
-        """States that are carried from batch to batch in truncated back-propagation through time."""
-        return []
+    def initial_states(self, batch_size: int) -> Tensors:
+        """States that are carried from batch to batch in truncated back-propagation through time, by name."""
+        return {}
 
-    def call(self, batch: Tensors, states: Any = None, training: bool = False) -> Tensors:
-        """Outputs of a batch; `states` among them, where states are carried."""
+    def call(self, batch: Tensors, states: Tensors | None = None, training: bool = False) -> Tensors:
+        """Outputs of a batch; `states` among them, by name, where states are carried."""
         raise NotImplementedError
 
     def loss(self, batch: Tensors, outputs: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
         """Total loss in nats, and the number of predictions it is the sum of; both scalars."""
         raise NotImplementedError
+
+    def regularization(self, batch: Tensors, outputs: Tensors) -> tf.Tensor | float:
+        """What training adds to the total loss, in nats; it is no part of the loss that is reported."""
+        return 0.0
 
     def update_metrics(self, batch: Tensors, outputs: Tensors) -> None:
         """Add a batch to `metrics`, Keras metrics whose `result()` is a dict of the names reported."""

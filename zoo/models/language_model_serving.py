@@ -24,7 +24,7 @@ class LanguageModelService:
 
     def __init__(self, model: LanguageModel):
         self.model = model
-        self.state_width = sum(model.stack.state_size) + 1
+        self.state_width = sum(model.stack.state_size.values()) + 1
 
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Log-probabilities of whole texts, string [batch]; the end of a separate text included."""
@@ -112,10 +112,17 @@ class LanguageModelService:
         return self.model.head(hidden), states
 
     def _packed(self, states, token):
-        return tf.concat([*states, tf.cast(token, tf.float32)[:, tf.newaxis]], axis=1)
+        """Side by side, in the order of the stack's `state_size`."""
+        columns = [*(states[name] for name in self.model.stack.state_size), token[:, tf.newaxis]]
+        return tf.concat([tf.cast(column, tf.float32) for column in columns], axis=1)
 
     def _unpacked(self, state):
-        *states, token = tf.split(state, [*self.model.stack.state_size, 1], axis=1)
+        sizes = self.model.stack.state_size
+        *columns, token = tf.split(state, [*sizes.values(), 1], axis=1)
+        initial = self.model.initial_states(1)
+        states = {
+            name: tf.cast(column, initial[name].dtype) for name, column in zip(sizes, columns, strict=True)
+        }
         return tf.cast(token[:, 0], tf.int32), states
 
 
