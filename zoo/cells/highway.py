@@ -33,7 +33,7 @@ class RHN(Cell):
     Source: Zilly et al. 2016, arXiv:1607.03474, equations 6 to 9.
     """
 
-    GATES = ("transform", "candidate")
+    GATES: tuple[str, ...] = ("transform", "candidate")
 
     def __init__(
         self,
