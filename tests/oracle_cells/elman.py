@@ -64,7 +64,7 @@ def matrix(weights, name, rank):
 
 
 def fast_rnn(weights, inputs, states, input_rank=None, recurrent_rank=None):
-    """Kusupati et al. 2018, equations 1 and 2."""
+    """Kusupati et al. 2018, section 3.1."""
     [previous_hidden] = states
     projected = inputs @ matrix(weights, "input", input_rank)
     recurrent = previous_hidden @ matrix(weights, "recurrent", recurrent_rank)

@@ -91,7 +91,7 @@ class FastRNN(LowRank):
 
     The scalar weights alpha and beta start at -3 and 3: mostly a copy of the state.
 
-    Source: Kusupati et al. 2018, arXiv:1901.02358, equations 1 and 2; initial values and low ranks as in
+    Source: Kusupati et al. 2018, arXiv:1901.02358, section 3.1; initial values and low ranks as in
     the authors' code (github.com/microsoft/EdgeML).
     """
 
