@@ -39,12 +39,12 @@ class NamedStates(keras.layers.Layer):
 
     def add_recurrents(self, places: Sequence[str], cell: Cell) -> None:
         options = {"return_sequences": True, "return_state": True, "dtype": self.dtype_policy}
-        if self.recompute_every:
-            options["recompute_every"] = self.recompute_every
         for place in places:
             name, backwards = place.replace("/", "_"), place.endswith("backward")
             own_cell = _backward_copy(cell) if backwards else cell
-            self.recurrents[place] = Recurrent(own_cell, go_backwards=backwards, name=name, **options)
+            self.recurrents[place] = Recurrent(
+                own_cell, self.recompute_every, go_backwards=backwards, name=name, **options
+            )
 
     @property
     def state_size(self) -> dict[str, int]:
