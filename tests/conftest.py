@@ -10,7 +10,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 from collections.abc import Callable
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from absl import flags
 
@@ -18,12 +17,7 @@ from absl import flags
 @pytest.fixture(scope="session")
 def randomize() -> Callable:
     """Gives all weights of a layer new values, biases too; deterministic."""
-
-    def randomize(layer, seed: int = 0, scale: float = 0.7):
-        random = np.random.default_rng(seed)
-        for weight in layer.weights:
-            weight.assign(random.normal(scale=scale, size=weight.shape))
-        return layer
+    from cases import randomize
 
     return randomize
 
