@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from oracles import ORACLES, weights_of
 
 from zoo.cells import CELLS, Cell
 
@@ -97,6 +98,14 @@ def test_low_ranks_have_few_weights():
 def test_rhn_has_the_papers_number_of_weights():
     """Of each layer and gate R [units, units] and b [units]; W [features, units] in the first layer only."""
     assert built("rhn").count_params() == 2 * (10 * (UNITS + 1) * UNITS + FEATURES * UNITS)
+
+
+def test_rhn_steps_through_ten_layers_by_default(randomize):
+    cell = randomize(built("rhn", 4, dtype="float64"))
+    random = np.random.default_rng(1)
+    inputs, state = random.normal(size=(2, FEATURES)), random.normal(size=(2, 4))
+    expected, _ = ORACLES["rhn"](weights_of(cell), inputs, [state], depth=10)
+    np.testing.assert_allclose(cell(inputs, [state])[0], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
