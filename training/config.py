@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 from absl import flags
 
 from serving.program import UserError
@@ -57,8 +58,41 @@ class Config:
     input_dropout: float = _field(
         -1.0, "Share of the embeddings' values dropped; -1: as --dropout.", at_least=-1
     )
+    output_dropout: float = _field(
+        -1.0, "Share of the last layer's output values dropped; -1: as --dropout.", at_least=-1
+    )
+    locked_dropout: bool = _field(False, "These three drop the same values at all steps of a sequence.")
+    embedding_dropout: float = _field(
+        0.0, "Share of the words whose embeddings are dropped, the same ones in a whole batch.", at_least=0
+    )
+    recurrent_dropout: float = _field(
+        0.0, "Share dropped of what the recurrent kernels read, the same at all steps.", at_least=0
+    )
+    zoneout: float = _field(0.0, "Share of the states' values that stay as they were.", at_least=0)
+    weight_drop: float = _field(
+        0.0, "Share of the recurrent kernels' weights dropped, the same at all steps.", at_least=0
+    )
+    activation_regularization: float = _field(
+        0.0, "Added to the loss, times the mean square of the last layer's output after dropout.", at_least=0
+    )
+    temporal_activation_regularization: float = _field(
+        0.0, "Added to the loss, times the mean square of its change from step to step.", at_least=0
+    )
     initializer_scale: float = _field(
         0.0, "Start all weights uniform in [-X, X]; 0: as each layer does by itself.", at_least=0
+    )
+    kernel_initializer: str = _field(
+        "", "Keras initializer of the cells' input kernels, such as he_normal; empty: the cell's own."
+    )
+    recurrent_initializer: str = _field(
+        "", "Keras initializer of each gate's recurrent kernel, such as identity; empty: the cell's own."
+    )
+    bias_initializer: str = _field("", "Keras initializer of the cells' biases; empty: the cell's own.")
+    precision: str = _field(
+        "float32", "Keras dtype policy of the model.", ("float32", "mixed_bfloat16", "float64")
+    )
+    recompute_every: int = _field(
+        0, "Keep every n-th state only, and compute the others twice, for long sequences; 0: all.", at_least=0
     )
 
     batch_size: int = _field(32, "Sequences a step.", at_least=1)
@@ -78,6 +112,8 @@ class Config:
     optimizer: str = _field("adam", "Update rule.", ("sgd", "momentum", "adam", "adamw"))
     learning_rate: float = _field(2e-3, "Learning rate, before the schedule.", at_least=0)
     momentum: float = _field(0.9, "Momentum, of --optimizer=momentum.", at_least=0)
+    beta_1: float = _field(0.9, "Decay of the gradient's running mean, of adam and adamw.", at_least=0)
+    beta_2: float = _field(0.999, "Decay of its running square, of adam and adamw.", at_least=0)
     weight_decay: float = _field(1e-4, "Decoupled weight decay, of --optimizer=adamw.", at_least=0)
     clipnorm: float = _field(0.0, "Largest norm of each weight's gradient; 0: none.", at_least=0)
     global_clipnorm: float = _field(5.0, "Largest norm of the whole gradient; 0: none.", at_least=0)
@@ -115,11 +151,19 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
-        for name in ("dropout", "input_dropout"):
+        for name in SHARES:
             if getattr(self, name) >= 1:
                 raise UserError(f"--{name}={getattr(self, name)}: must be below 1")
+        for name in ("kernel_initializer", "recurrent_initializer", "bias_initializer"):
+            _check_initializer(name, getattr(self, name))
         parse_cell_options(self.cell_options)
 
+
+# Fields whose values are dropped shares.
+SHARES = (
+    *("dropout", "input_dropout", "output_dropout", "embedding_dropout"),
+    *("recurrent_dropout", "zoneout", "weight_drop"),
+)
 
 # Fields that a resumed run may change: how long it goes on, and where it lies.
 RESUMABLE = frozenset({"output_dir", "epochs", "max_steps", "checkpoint_every", "early_stopping"})
@@ -131,6 +175,13 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UserError(f"--{field.name}={value}: must be one of {', '.join(choices)}")
     if at_least is not None and not value >= at_least:
         raise UserError(f"--{field.name}={value}: must be at least {at_least}")
+
+
+def _check_initializer(name: str, value: str) -> None:
+    try:
+        keras.initializers.get(value or None)
+    except ValueError:
+        raise UserError(f"--{name}={value}: no Keras initializer has this name") from None
 
 
 def parse_cell_options(text: str) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class TestPrecedence:
         assert {name: getattr(made, name) for name in given} == given
 
     def test_every_field_is_a_flag(self, configured):
-        text = {"cell_options": "activation=tanh"}
+        starts = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
+        text = {"cell_options": "activation=tanh", **dict.fromkeys(starts, "identity")}
         numbers = {"int": 3, "float": 0.25}
         given = {}
         for name, field in FIELDS.items():
@@ -84,7 +85,8 @@ class TestPrecedence:
         for name, field in FIELDS.items():
             assert f"  --{name}=" in out
             assert field.metadata["help"].split()[0] in out
-        assert all(name in out for names in (PRESETS, CELLS, TOKENIZERS, TASKS) for name in names)
+        unwrapped = "".join(out.split())  # a long list of choices is wrapped within names
+        assert all(name in unwrapped for names in (PRESETS, CELLS, TOKENIZERS, TASKS) for name in names)
 
 
 class TestComplaints:
@@ -98,6 +100,8 @@ class TestComplaints:
             ("--schedule=linear", ("constant", "cosine", "plateau", "decay")),
             ("--strategy=tpu", ("one_device", "mirrored", "multi_worker")),
             ("--text_mode=verse", ("stream", "lines")),
+            ("--skip=highways", ("none", "residual", "dense", "highway")),
+            ("--precision=float8", ("float32", "mixed_bfloat16", "float64")),
         ],
     )
     def test_about_a_name_list_the_right_ones(self, complaint, flag, names):
@@ -121,6 +125,12 @@ class TestComplaints:
             ("--dropout=-0.1", "at least 0"),
             ("--dropout=1", "below 1"),
             ("--dropout=nan", "at least 0"),
+            ("--zoneout=1", "below 1"),
+            ("--weight_drop=1.5", "below 1"),
+            ("--recurrent_dropout=-1", "at least 0"),
+            ("--embedding_dropout=1", "below 1"),
+            ("--output_dropout=1", "below 1"),
+            ("--recurrent_initializer=orthogonl", "no Keras initializer"),
             ("--learning_rate=nan", "at least 0"),
             ("--max_bad_steps=0", "at least 1"),
             ("--cell_options=activation", "NAME=VALUE"),

@@ -100,6 +100,28 @@ def test_a_step_is_the_clipped_gradient_of_the_loss(reduction, divisor, clipnorm
     np.testing.assert_allclose(states["total"], STATES + BATCHES[0]["inputs"].sum(1, keepdims=True))
 
 
+class PulledModel(BigramModel):
+    """A bigram model whose shift is pulled towards minus infinity."""
+
+    def regularization(self, batch, outputs):
+        return 5.0 * tf.reduce_sum(self.shift)
+
+
+@pytest.mark.parametrize(("reduction", "divisor"), [("token_mean", 11), ("sequence_sum", 3)])
+def test_regularization_is_of_the_gradient_and_not_of_the_loss(reduction, divisor):
+    steps = [
+        make_step(make_model(cls), loss_reduction=reduction, global_clipnorm=0.0)
+        for cls in (BigramModel, PulledModel)
+    ]
+    (plain, _), (pulled, _) = [step(tensors(BATCHES[0]), {"total": tf.constant(STATES)}, 0) for step in steps]
+    assert float(plain.nats) == float(pulled.nats)
+    shift, table = [
+        np.subtract(*both) for both in zip(*(values(step.model.weights) for step in steps), strict=True)
+    ]
+    np.testing.assert_allclose(shift, np.full(len(PIECES), 5.0 / divisor), rtol=1e-5)
+    np.testing.assert_array_equal(table, np.zeros_like(table))
+
+
 @pytest.mark.parametrize("settings", [{"clipnorm": 0.3}, {"global_clipnorm": 0.3}])
 def test_clipping_is_what_keras_means_by_it(settings):
     random = np.random.default_rng(5)

@@ -513,6 +513,84 @@ def test_baseline_is_the_unigram_with_one_added():
     assert result["bits_per_character"] == pytest.approx(nats / 4 / np.log(2), rel=1e-12)
 
 
+# Regularization
+
+
+def test_embedding_dropout_drops_words(randomize):
+    """With dense connections the embeddings are part of the outputs, where they can be seen."""
+    model = make(randomize, skip="dense", embedding_dropout=0.5)
+    embeddings = model.embedding.embeddings.numpy()
+    ids = np.tile(np.arange(len(PIECES)), (3, 4))  # every token twelve times
+    batch = {"inputs": tf.constant(ids, tf.int32)}
+    np.testing.assert_allclose(model(batch)["hidden"][..., :5], embeddings[ids], rtol=1e-6)
+    dropped = set()
+    for _ in range(10):
+        seen = model(batch, training=True)["hidden"].numpy()[..., :5]
+        kept = [token for token in range(len(PIECES)) if seen[0, token].any()]
+        scale = np.isin(ids, kept) / (1 - 0.5)
+        np.testing.assert_allclose(seen, embeddings[ids] * scale[..., np.newaxis], rtol=1e-6)
+        dropped.add(frozenset(kept))
+    assert len(dropped) > 1
+
+
+def test_regularization_is_of_the_activations_and_of_their_change(randomize):
+    alpha, beta = 2.0, 3.0
+    options = {"activation_regularization": alpha, "temporal_activation_regularization": beta}
+    model = make(randomize, layers=2, dropout=0.5, **options)
+    batch = padded(model, TEXTS)
+    outputs = model(batch, training=True)
+    hidden, undropped = outputs["hidden"].numpy(), outputs["undropped"].numpy()
+    np.testing.assert_allclose(hidden[hidden != 0], 2 * undropped[hidden != 0], rtol=1e-6)
+    assert (hidden == 0).any()
+    expected = 0.0
+    for row, length in enumerate(batch["mask"].numpy().sum(axis=1)):
+        for now in range(length):
+            expected += alpha * np.mean(hidden[row, now] ** 2)
+            if now:
+                expected += beta * np.mean((undropped[row, now] - undropped[row, now - 1]) ** 2)
+    np.testing.assert_allclose(model.regularization(batch, outputs), expected, rtol=1e-5)
+    plain = make(randomize, layers=2)
+    assert float(plain.regularization(batch, plain(batch))) == 0.0
+
+
+# Precision
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-6), ("mixed_bfloat16", 0.05)])
+def test_other_precisions_give_nearly_the_same(stream, randomize, precision, tolerance):
+    options = {"cell": "lstm", "layers": 2, "skip": "residual", "embedding_size": 4}
+    model = make(randomize, precision=precision, **options)
+    expected, signatures = stream.signatures(), model.signatures()
+    texts = tf.constant(TEXTS)
+    for name, value in expected["score"](texts).items():
+        ours = signatures["score"](texts)[name]
+        assert ours.dtype == value.dtype
+        if name != "perplexity":
+            np.testing.assert_allclose(ours, value, rtol=tolerance, atol=10 * tolerance)
+    state = signatures["start"](texts)["state"]
+    np.testing.assert_allclose(state, expected["start"](texts)["state"], rtol=tolerance, atol=tolerance)
+    for name, value in expected["step"](state).items():
+        assert signatures["step"](state)[name].dtype == value.dtype
+    assert call_generate(signatures["generate"], ["ab"], max_new_tokens=[5])["num_tokens"] == 5
+
+
+@pytest.mark.parametrize("precision", ["float64", "mixed_bfloat16"])
+def test_gradients_of_other_precisions(stream, randomize, precision):
+    options = {"cell": "lstm", "layers": 2, "skip": "residual", "embedding_size": 4}
+    model = make(randomize, precision=precision, **options)
+    batch = padded(model, TEXTS)
+
+    def of(model):
+        return gradients(model, lambda: model.loss(batch, model(batch, training=True))[0])
+
+    for ours, theirs in zip(of(model), of(stream), strict=True):
+        assert ours.dtype == model.variable_dtype
+        error = np.linalg.norm(ours - tf.cast(theirs, ours.dtype)) / np.linalg.norm(theirs)
+        assert error < {"float64": 1e-5, "mixed_bfloat16": 0.1}[precision]
+    states = model(batch)["states"]
+    assert {state.dtype for state in states.values()} == {tf.as_dtype(model.variable_dtype)}
+
+
 # Making a model
 
 
@@ -554,6 +632,38 @@ def test_options_reach_the_layers():
     assert [cell.units for cell in model.stack.cells] == [4] * 3
     assert (model.stack.skip, model.stack.dropout, model.output_dropout.rate) == ("residual", 0.5, 0.5)
     assert model.embedding.embeddings.shape == (len(PIECES), 3)
+
+
+def test_regularizers_and_initializers_reach_the_layers():
+    shares = {"recurrent_dropout": 0.1, "zoneout": 0.2, "weight_drop": 0.3}
+    starts = {"kernel_initializer": "zeros", "recurrent_initializer": "identity", "bias_initializer": "ones"}
+    rates = {"dropout": 0.4, "output_dropout": 0.5, "locked_dropout": True}
+    model = LanguageModel(
+        TOKENIZER, "elman", layers=2, units=4, recompute_every=7, **shares, **starts, **rates
+    )
+    for cell in model.stack.cells:
+        assert {name: getattr(cell, name) for name in shares} == shares
+        np.testing.assert_array_equal(cell.input_kernel, np.zeros((4, 4)))
+        np.testing.assert_array_equal(cell.recurrent_kernel, np.eye(4))
+        np.testing.assert_array_equal(cell.bias, np.ones(4))
+    assert [dropout.rate for dropout in model.stack.dropouts] == [0.4, 0.4]
+    assert model.output_dropout.rate == 0.5
+    locked = keras.layers.SpatialDropout1D
+    assert {type(layer) for layer in (*model.stack.dropouts, model.output_dropout)} == {locked}
+    assert {layer.recompute_every for layer in model.stack.recurrents.values()} == {7}
+
+
+def test_cell_options_overrule_flags_for_all_cells():
+    model = LanguageModel(TOKENIZER, "gru", {"zoneout": 0.5, "bias_initializer": "ones"}, zoneout=0.1)
+    assert model.stack.cells[0].zoneout == 0.5
+    np.testing.assert_array_equal(model.stack.cells[0].bias, np.ones(3 * 256))
+
+
+@pytest.mark.parametrize("skip", ["dense", "highway"])
+def test_skips_reach_the_stack(skip):
+    model = LanguageModel(TOKENIZER, units=4, layers=2, skip=skip)
+    width = {"dense": 3 * 4, "highway": 4}[skip]
+    assert model(padded(model, TEXTS))["hidden"].shape[-1] == model.head.output_embedding.shape[-1] == width
 
 
 def test_tied_embeddings_are_one_weight():

@@ -15,7 +15,7 @@ from zoo.metrics import Perplexity
 from zoo.models import language_model_serving
 from zoo.models.base import TaskModel, Tensors
 from zoo.text import TOKENIZERS, Tokenizer
-from zoo.wrappers import Stack
+from zoo.wrappers import Stack, dropout_layer
 
 
 class LanguageModel(TaskModel):
@@ -32,16 +32,28 @@ class LanguageModel(TaskModel):
         layers, units, skip: of the recurrent stack.
         embedding_size: of the input embedding; 0 stands for `units`.
         dropout: on the connections from embedding to output layer, none of them through time.
-        input_dropout: on the embeddings; -1 stands for `dropout`.
+        input_dropout, output_dropout: on the embeddings and on the stack's outputs; -1 stands for `dropout`.
+        locked_dropout: these three drop the same values at all time steps.
+        embedding_dropout: share of the words whose embeddings are dropped, the same ones in a whole
+            batch (Gal and Ghahramani 2016, arXiv:1512.05287).
+        recurrent_dropout, zoneout, weight_drop: of the cells, where not 0.
+        activation_regularization, temporal_activation_regularization: see `regularization`.
         tie_embeddings: the output layer uses the input embedding.
         initializer_scale: weights start uniform in [-scale, scale], but for an LSTM's `forget_bias` and
             the output layer's bias of zero; 0 for each layer's own start.
+        kernel_initializer, recurrent_initializer, bias_initializer: names of Keras initializers for the
+            cells' weights, where not empty.
         separate_texts: the training texts were examples of their own, not one continuous text.
+        precision: a Keras dtype policy, of all but the output layer, which computes in that of the weights.
+        recompute_every: of each `Recurrent`.
     """
 
     OPTIONS = (
         *("cell", "cell_options", "layers", "units", "skip", "embedding_size", "dropout", "input_dropout"),
-        *("tie_embeddings", "initializer_scale", "separate_texts"),
+        *("output_dropout", "locked_dropout", "embedding_dropout", "recurrent_dropout", "zoneout"),
+        *("weight_drop", "activation_regularization", "temporal_activation_regularization"),
+        *("tie_embeddings", "initializer_scale", "kernel_initializer", "recurrent_initializer"),
+        *("bias_initializer", "separate_texts", "precision", "recompute_every"),
     )
 
     def __init__(
@@ -55,16 +67,41 @@ class LanguageModel(TaskModel):
         embedding_size: int = 0,
         dropout: float = 0.0,
         input_dropout: float = -1.0,
+        output_dropout: float = -1.0,
+        locked_dropout: bool = False,
+        embedding_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        weight_drop: float = 0.0,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
         tie_embeddings: bool = False,
         initializer_scale: float = 0.0,
+        kernel_initializer: str = "",
+        recurrent_initializer: str = "",
+        bias_initializer: str = "",
         separate_texts: bool = False,
+        precision: str = "float32",
+        recompute_every: int = 0,
     ):
-        super().__init__(name="language_model")
+        super().__init__(name="language_model", dtype=precision)
+        self.autocast = False  # states keep their precision
         self.tokenizer = tokenizer
         self.separate_texts = separate_texts
+        self.activation_regularization = activation_regularization
+        self.temporal_activation_regularization = temporal_activation_regularization
+        given = {
+            "kernel_initializer": kernel_initializer,
+            "recurrent_initializer": recurrent_initializer,
+            "bias_initializer": bias_initializer,
+            "recurrent_dropout": recurrent_dropout,
+            "zoneout": zoneout,
+            "weight_drop": weight_drop,
+        }
+        given = {name: value for name, value in given.items() if value} | dict(cell_options or {})
         cells = [
             CELLS[cell](
-                units, name=f"{cell}_{index}", **{**_cell_starts(initializer_scale), **(cell_options or {})}
+                units, name=f"{cell}_{index}", dtype=precision, **{**_cell_starts(initializer_scale), **given}
             )
             for index in range(layers)
         ]
@@ -76,31 +113,50 @@ class LanguageModel(TaskModel):
             embedding_size or units,
             embeddings_initializer=_start(initializer_scale) or keras.initializers.RandomNormal(0.0, spread),
             name="embedding",
+            dtype=precision,
         )
-        self.stack = Stack(cells, skip, dropout, None if input_dropout < 0 else input_dropout, name="stack")
-        self.output_dropout = keras.layers.Dropout(dropout, name="output_dropout")
+        self.embedding_dropout = keras.layers.Dropout(embedding_dropout, name="embedding_dropout")
+        self.stack = Stack(
+            cells,
+            skip,
+            dropout,
+            None if input_dropout < 0 else input_dropout,
+            locked_dropout,
+            recompute_every=recompute_every,
+            name="stack",
+            dtype=precision,
+        )
+        self.output_dropout = dropout_layer(
+            dropout if output_dropout < 0 else output_dropout,
+            locked_dropout,
+            name="output_dropout",
+            dtype=self.variable_dtype,
+        )
         self.head = FullSoftmax(
             tokenizer.vocabulary_size,
             tied_to=self.embedding if tie_embeddings else None,
             initializer=_start(initializer_scale) or "glorot_uniform",
             name="head",
+            dtype=self.variable_dtype,
         )
         self.perplexity = Perplexity()
         self.embedding.build((None, None))
         self.stack.build((None, None, embedding_size or units))
         self.head.build((None, self.stack.output_size))
         self.built = True
+        for cell in cells:  # fails here, and not at the first step, where a cell has nothing to drop
+            cell.given_weights(training=True, batch_size=1)
 
     @classmethod
     def learn(cls, records, options):
         texts = records.map(lambda record: record["text"])
         tokenizer = TOKENIZERS[options["tokenizer"]].learn(texts, options["vocabulary_size"])
-        return cls(tokenizer, **{name: options[name] for name in cls.OPTIONS})
+        return cls(tokenizer, **{name: options[name] for name in cls.OPTIONS if name in options})
 
     @classmethod
     def restore(cls, options, assets):
         tokenizer = TOKENIZERS[options["tokenizer"]].from_assets(assets)
-        return cls(tokenizer, **{name: options[name] for name in cls.OPTIONS})
+        return cls(tokenizer, **{name: options[name] for name in cls.OPTIONS if name in options})
 
     def assets(self):
         return self.tokenizer.assets()
@@ -117,8 +173,18 @@ class LanguageModel(TaskModel):
         return self.stack.get_initial_state(batch_size)
 
     def call(self, batch, states=None, training=False):
-        hidden, states = self.stack(self.embedding(batch["inputs"]), initial_state=states, training=training)
-        return {"hidden": self.output_dropout(hidden, training=training), "states": states}
+        embedded = self._embedded(batch["inputs"], training)
+        undropped, states = self.stack(embedded, initial_state=states, training=training)
+        undropped = tf.cast(undropped, self.variable_dtype)
+        hidden = self.output_dropout(undropped, training=training)
+        return {"hidden": hidden, "undropped": undropped, "states": states}
+
+    def _embedded(self, ids, training):
+        embedded = self.embedding(ids)
+        if not (training and self.embedding_dropout.rate):
+            return embedded
+        kept = self.embedding_dropout(tf.ones([self.tokenizer.vocabulary_size, 1]), training=True)
+        return embedded * tf.cast(tf.gather(kept, ids), embedded.dtype)  # [batch, time, 1]
 
     def loss(self, batch, outputs):
         hidden = outputs["hidden"]
@@ -126,6 +192,26 @@ class LanguageModel(TaskModel):
         tokens = batch["targets"].shape.num_elements() or -1  # the head takes a known number in chunks
         hidden = tf.reshape(hidden, [tokens, hidden.shape[-1]])
         return self.head.loss(hidden, tf.reshape(batch["targets"], [-1]), weights), tf.reduce_sum(weights)
+
+    def regularization(self, batch, outputs):
+        """Per token, alpha * mean((m * h_t)^2) + beta * mean((h_t - h_(t-1))^2), over the units of h.
+
+        h is the stack's output, m * h that after dropout; alpha is the activation regularization, beta the
+        temporal one, which a sequence's first token goes without.
+
+        Source: Merity et al. 2017, arXiv:1708.02182, section 4.6. Differs from the paper: means of squares,
+        as in the authors' code, where the paper has L2 norms.
+        """
+        weights = tf.cast(batch["mask"], self.variable_dtype)  # [batch, time]
+        total = tf.zeros([], self.variable_dtype)
+        if self.activation_regularization:
+            squares = tf.reduce_mean(tf.square(outputs["hidden"]), axis=-1)
+            total += self.activation_regularization * tf.reduce_sum(weights * squares)
+        if self.temporal_activation_regularization:
+            change = outputs["undropped"][:, 1:] - outputs["undropped"][:, :-1]
+            squares = tf.reduce_mean(tf.square(change), axis=-1)
+            total += self.temporal_activation_regularization * tf.reduce_sum(weights[:, 1:] * squares)
+        return total
 
     def update_metrics(self, batch, outputs):
         characters = tf.gather(self._characters(), batch["targets"])

@@ -33,6 +33,7 @@ class LanguageModelService:
         num_tokens = tf.cast(features["targets"].row_lengths(), tf.int32)
         batch["mask"] = tf.sequence_mask(num_tokens, tf.shape(batch["targets"])[1])
         log_prob = tf.reduce_sum(self.model.token_log_prob(batch, self.model(batch)), axis=1)
+        log_prob = tf.cast(log_prob, tf.float32)
         nats_per_token = tf.math.divide_no_nan(-log_prob, tf.cast(num_tokens, tf.float32))
         return {"log_prob": log_prob, "num_tokens": num_tokens, "perplexity": tf.exp(nats_per_token)}
 
@@ -109,7 +110,7 @@ class LanguageModelService:
 
     def _next_logits(self, token, states, step_weights=None):
         hidden, states = self.model.stack.step(self.model.embedding(token), states, step_weights)
-        return self.model.head(hidden), states
+        return tf.cast(self.model.head(hidden), tf.float32), states
 
     def _packed(self, states, token):
         """Side by side, in the order of the stack's `state_size`."""
