@@ -5,7 +5,9 @@
     layers = load_torch("model.safetensors", "encoder.")    the same, from a file
 
 and back with `to_keras`, `to_torch` and `save_torch`. A layer of the zoo is here a `Recurrent`, or a
-`keras.layers.Bidirectional` of two; a stack is a list of layers. Which goes with which:
+`keras.layers.Bidirectional` of two; several are a list, in the order of their use. A `Stack` or
+`Bidirectional` of zoo.wrappers goes out in the place of such a list, and takes one in by
+`assign_weights(stack, layers)`. Which goes with which:
 
     zoo                Keras                      PyTorch
     elman              SimpleRNN                  RNN
@@ -25,6 +27,7 @@ What matters in training only (initializers, regularizers, dropout) is not conve
 
 from zoo.convert.keras_layers import from_keras as from_keras
 from zoo.convert.keras_layers import to_keras as to_keras
+from zoo.convert.layers import assign_weights as assign_weights
 from zoo.convert.torch_modules import from_torch as from_torch
 from zoo.convert.torch_modules import load_torch as load_torch
 from zoo.convert.torch_modules import save_torch as save_torch

@@ -10,15 +10,35 @@ from keras.layers import Layer
 
 from zoo.cells import CELLS
 from zoo.recurrence import Recurrent
+from zoo.wrappers import Bidirectional, Stack
 
 # What layers of the zoo and of Keras both have, besides a name and a dtype.
 OPTIONS = ("return_sequences", "return_state", "go_backwards", "stateful", "zero_output_for_mask")
 
 
 def listed(layers: Layer | Iterable[Layer]) -> list[Layer]:
+    """Layers, each a recurrent one or a keras.layers.Bidirectional."""
+    if isinstance(layers, Stack | Bidirectional):
+        return _unwrapped(layers)
     if isinstance(layers, keras.Sequential):
         return list(layers.layers)
     return [layers] if isinstance(layers, Layer) else list(layers)
+
+
+def _unwrapped(wrapper: Stack | Bidirectional) -> list[Layer]:
+    """The layers of one of the zoo's wrappers, with its weights."""
+    if isinstance(wrapper, Stack) and wrapper.skip != "none":
+        raise ValueError(f"{wrapper.name}: layers with skip={wrapper.skip!r} are more than a list of them")
+    recurrents = []
+    for inner in wrapper.recurrents.values():
+        require_built(inner)
+        options = {"name": inner.name, "dtype": inner.dtype_policy, "go_backwards": inner.go_backwards}
+        recurrents.append(Recurrent(inner.cell, return_sequences=True, **options))
+    if isinstance(wrapper, Stack) and not wrapper.bidirectional:
+        return recurrents
+    merge_mode = {"mean": "ave"}.get(wrapper.merge, wrapper.merge)
+    pairs = zip(recurrents[::2], recurrents[1::2], strict=True)
+    return [bidirectional(forward, backward, merge_mode=merge_mode) for forward, backward in pairs]
 
 
 def each_direction(layer: Layer, convert: Callable[[Layer], Layer]) -> Layer:
@@ -61,3 +81,33 @@ def name_of_cell(layer) -> str:
         raise ValueError(f"{layer.name}: expected {expected}; got {type(layer).__name__}")
     require_built(layer)
     return next(name for name, cell in CELLS.items() if cell is type(layer.cell))
+
+
+def assign_weights(target: Layer | Iterable[Layer], layers: Layer | Iterable[Layer]) -> None:
+    """Give layers of the zoo the weights of others of the same cells and sizes, a `Stack` those of a list.
+
+    Raises:
+        ValueError: `target` is not built, or has other cells or sizes.
+    """
+    old, new = _recurrents(target), _recurrents(layers)
+    if len(old) != len(new):
+        raise ValueError(f"expected weights of {len(old)} recurrences, got those of {len(new)}")
+    kinds = [(name_of_cell(ours), name_of_cell(theirs)) for ours, theirs in zip(old, new, strict=True)]
+    for ours, theirs, (kind, other_kind) in zip(old, new, kinds, strict=True):
+        shapes, other_shapes = ([tuple(w.shape) for w in layer.cell.weights] for layer in (ours, theirs))
+        if (kind, shapes) != (other_kind, other_shapes):
+            expected = f"expected {kind} with weights {shapes}"
+            raise ValueError(f"{ours.name}: {expected}; got {other_kind} with {other_shapes}")
+    for ours, theirs in zip(old, new, strict=True):
+        ours.cell.set_weights(theirs.cell.get_weights())
+
+
+def _recurrents(layers) -> list[Recurrent]:
+    """All recurrences of layers themselves, forwards before backwards."""
+    if isinstance(layers, Stack | Bidirectional):
+        return list(layers.recurrents.values())
+    found = []
+    for layer in listed(layers):
+        both = isinstance(layer, keras.layers.Bidirectional)
+        found += [layer.forward_layer, layer.backward_layer] if both else [layer]
+    return found
