@@ -230,10 +230,8 @@ class Cell(keras.layers.Layer):
         """What zoneout keeps in training, bool [*leading_shape, n] for each state; nothing without it."""
         if not self.zoneout:
             return []
-        return [
-            keras.random.uniform([*leading_shape, size], seed=self.seed_generator) < self.zoneout
-            for size in self.state_size
-        ]
+        shapes = [tf.concat([leading_shape, [size]], 0) for size in self.state_size]
+        return [keras.random.uniform(shape, seed=self.seed_generator) < self.zoneout for shape in shapes]
 
     def call(self, inputs, states, training=False):
         """One step by itself. In training it draws anew what to drop; `Recurrent` does so once a sequence."""
