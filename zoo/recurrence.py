@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from zoo.cells.base import Cell, GivenWeights
+from zoo.cells.base import Cell, GivenWeights, step_weights_from
+from zoo.cells.linear import LinearCell
 from zoo.time_loop import differentiable_loop, plain_loop, recomputed_loop, trial_step
 
 
@@ -52,16 +53,16 @@ class Recurrent(keras.layers.RNN):
         if self.go_backwards:
             inputs = tf.reverse(inputs, [0])
             mask = None if mask is None else tf.reverse(mask, [0])
-        zoned = self.cell.zoned(tf.shape(inputs)[:2]) if training else []
-        outputs, last_output, states = scan(
-            self.cell,
-            self.cell.given_weights(training, batch_size),
-            [inputs, *zoned],
-            self._starting_states(initial_state, batch_size),
-            mask,
-            training,
-            self.recompute_every,
-        )
+        given = self.cell.given_weights(training, batch_size)
+        states = self._starting_states(initial_state, batch_size)
+        if isinstance(self.cell, LinearCell) and not (self.cell.zoneout or self.recompute_every):
+            with step_weights_from(given):
+                outputs, last_output, states = self.cell.parallel(self.cell.project(inputs), states, mask)
+        else:
+            zoned = self.cell.zoned(tf.shape(inputs)[:2]) if training else []
+            outputs, last_output, states = scan(
+                self.cell, given, [inputs, *zoned], states, mask, training, self.recompute_every
+            )
         if self.zero_output_for_mask and mask is not None:
             outputs = tf.where(mask[:, :, tf.newaxis], outputs, tf.zeros_like(outputs))
             is_last = tf.reduce_all(mask[-1:], axis=0)[:, tf.newaxis]

@@ -8,6 +8,7 @@ from zoo.cells.gru import GRU, MGU, GRUResetAfter, LayerNormGRU
 from zoo.cells.highway import RHN
 from zoo.cells.hyper_lstm import HyperLSTM
 from zoo.cells.light import ATR, RAN, UGRNN, LightGRU, MinimalRNN
+from zoo.cells.linear import RGLRU, SRU, MinGRU, MinLSTM
 from zoo.cells.lstm import LSTM
 from zoo.cells.lstm_variants import (
     JANET,
@@ -18,6 +19,8 @@ from zoo.cells.lstm_variants import (
     ProjectedLSTM,
     WeightDroppedLSTM,
 )
+from zoo.cells.mlstm import MLSTM
+from zoo.cells.qrnn import QRNN
 from zoo.cells.scrn import SCRN
 from zoo.cells.slstm import SLSTM
 
@@ -52,4 +55,10 @@ CELLS: dict[str, type[Cell]] = {
     "ran": RAN,
     "minimal_rnn": MinimalRNN,
     "atr": ATR,
+    "min_gru": MinGRU,
+    "min_lstm": MinLSTM,
+    "sru": SRU,
+    "qrnn": QRNN,
+    "rg_lru": RGLRU,
+    "mlstm": MLSTM,
 }
