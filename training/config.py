@@ -151,7 +151,7 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
-        for name in SHARES:
+        for name in BELOW_ONE:
             if getattr(self, name) >= 1:
                 raise UserError(f"--{name}={getattr(self, name)}: must be below 1")
         for name in ("kernel_initializer", "recurrent_initializer", "bias_initializer"):
@@ -159,8 +159,9 @@ class Config:
         parse_cell_options(self.cell_options)
 
 
-# Fields whose values are dropped shares.
-SHARES = (
+# Fields whose values must be below 1.
+BELOW_ONE = (
+    *("beta_1", "beta_2"),
     *("dropout", "input_dropout", "output_dropout", "embedding_dropout"),
     *("recurrent_dropout", "zoneout", "weight_drop"),
 )

@@ -12,12 +12,13 @@ from training.config import Config
 
 def make_optimizer(config: Config) -> keras.optimizers.Optimizer:
     """The optimizer; the training loop clips gradients and sets the learning rate."""
+    betas = {"beta_1": config.beta_1, "beta_2": config.beta_2}
     if config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay, **betas)
         optimizer.exclude_from_weight_decay(var_names=["bias"])
         return optimizer
     if config.optimizer == "adam":
-        return keras.optimizers.Adam(config.learning_rate)
+        return keras.optimizers.Adam(config.learning_rate, **betas)
     return keras.optimizers.SGD(
         config.learning_rate, momentum=config.momentum if config.optimizer == "momentum" else 0.0
     )

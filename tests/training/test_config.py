@@ -130,6 +130,7 @@ class TestComplaints:
             ("--recurrent_dropout=-1", "at least 0"),
             ("--embedding_dropout=1", "below 1"),
             ("--output_dropout=1", "below 1"),
+            ("--beta_1=1", "below 1"),
             ("--recurrent_initializer=orthogonl", "no Keras initializer"),
             ("--learning_rate=nan", "at least 0"),
             ("--max_bad_steps=0", "at least 1"),

@@ -84,15 +84,17 @@ class TestOptimizers:
         got = self.trained(optimizer="momentum", momentum=0.7)
         np.testing.assert_allclose(got, weights, rtol=1e-5)
 
+    @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.99)])
     @pytest.mark.parametrize("decay", [0.0, 0.3])
-    def test_adam_and_adamw(self, decay):
+    def test_adam_and_adamw(self, decay, betas):
         """Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2, none on biases."""
         weights, first, second = np.ones((2, 4)), 0.0, 0.0
         for step, gradient in enumerate(self.GRADIENTS.astype(float), start=1):
             weights[0] -= 0.1 * decay * weights[0]
-            first = 0.9 * first + 0.1 * gradient
-            second = 0.999 * second + 0.001 * gradient**2
-            unbiased = first / (1 - 0.9**step), second / (1 - 0.999**step)
+            first = betas[0] * first + (1 - betas[0]) * gradient
+            second = betas[1] * second + (1 - betas[1]) * gradient**2
+            unbiased = first / (1 - betas[0] ** step), second / (1 - betas[1] ** step)
             weights = weights - 0.1 * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-7)
-        got = self.trained(optimizer="adamw" if decay else "adam", weight_decay=decay)
+        optimizer = "adamw" if decay else "adam"
+        got = self.trained(optimizer=optimizer, weight_decay=decay, beta_1=betas[0], beta_2=betas[1])
         np.testing.assert_allclose(got, weights, rtol=1e-4)

@@ -4,11 +4,11 @@
 
 One layer of 256 LSTM units. Windows of 32 characters, 64 at a time, make larger and so faster products
 than 64 of 32, with as many characters an update. Embeddings of 64 are enough for some hundred
-characters, and dropping their values out does harm; dropping hidden values out does good from the
-fourth epoch on.
+characters, and dropping their values out does harm. Decoupled weight decay regularizes far better than
+dropout here, and allows twice the learning rate; a shorter memory of the gradient (beta_1) helps a
+little more: with dropout 0.35, no decay and a rate of 8e-3, the same took twice as many steps.
 
-Tiny Shakespeare, the last tenth for validation, two cores with an sgemm rate of 207 GFLOP/s: 37,000
-characters/s, 1.496 nats per character after 4,200 steps (5 minutes), 1.488 after 5,600 (6.6 minutes).
+With the last tenth of Tiny Shakespeare for validation: see the README.
 """
 
 CONFIG = {
@@ -18,15 +18,18 @@ CONFIG = {
     "units": 256,
     "layers": 1,
     "embedding_size": 64,
-    "dropout": 0.35,
+    "dropout": 0.1,
     "input_dropout": 0.0,
     "batch_size": 64,
     "sequence_length": 32,
     "evaluation_batch_size": 4,
-    "optimizer": "adam",
-    "learning_rate": 8e-3,
+    "optimizer": "adamw",
+    "learning_rate": 1.6e-2,
+    "beta_1": 0.8,
+    "beta_2": 0.99,
+    "weight_decay": 0.1,
     "schedule": "cosine",
     "warmup_steps": 50,
-    "max_steps": 5600,
-    "evaluate_every": 1400,
+    "max_steps": 2600,
+    "evaluate_every": 650,
 }
