@@ -87,6 +87,10 @@ class TestComplaints:
         assert "forget_biass" in complaint(cell_options="forget_biass=1")
         assert "activation" in complaint(cell_options="activation=tahn", cell="elman")
 
+    def test_about_regularizers_and_initializers_that_a_cell_cannot_have(self, complaint):
+        assert "IndRNN has no recurrent kernel" in complaint(cell="indrnn", weight_drop=0.5)
+        assert "Identity" in complaint(cell="indrnn", recurrent_initializer="identity")
+
     def test_about_embeddings_that_cannot_be_tied(self, complaint):
         assert "embedding_size" in complaint(embedding_size=5, tie_embeddings=True)
 
