@@ -109,9 +109,9 @@ class Cell(keras.layers.Layer):
         self.recurrent_dropout = _share("recurrent_dropout", recurrent_dropout)
         self.zoneout = _share("zoneout", zoneout)
         self.weight_drop = _share("weight_drop", weight_drop)
-        self.seed = seed
+        self.seed = None if seed is None else int(seed)  # a flag gives 1.0
         if self.recurrent_dropout or self.zoneout or self.weight_drop:
-            self.seed_generator = keras.random.SeedGenerator(seed)
+            self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     @property
     def state_size(self) -> list[int]:
