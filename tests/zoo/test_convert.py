@@ -26,6 +26,7 @@ from converted import (
 
 from zoo.cells import CELLS
 from zoo.convert import assign_weights, from_keras, to_keras
+from zoo.recurrence import Recurrent
 from zoo.wrappers import Bidirectional
 
 
@@ -152,6 +153,14 @@ def test_layers_of_keras_that_the_zoo_has_not(layer, message):
 def test_cells_that_keras_has_not():
     with pytest.raises(ValueError, match=r"^a: Keras has elman, lstm, gru, gru_reset_after; no mgu$"):
         to_keras(recurrent("mgu", name="a"))
+
+    class Own(CELLS["lstm"]):  # whose step may be another
+        pass
+
+    layer = Recurrent(Own(UNITS), name="a")
+    layer.build((None, None, FEATURES))
+    with pytest.raises(ValueError, match=r"^a: Keras has .*; no Own$"):
+        to_keras(layer)
 
 
 @pytest.mark.parametrize(

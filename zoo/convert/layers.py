@@ -75,12 +75,13 @@ def require_built(layer) -> None:
 
 
 def name_of_cell(layer) -> str:
-    """The name in CELLS of the cell that a layer of the zoo runs."""
+    """The name of the cell that a layer of the zoo runs: that in CELLS, where it is one of these."""
     if not isinstance(layer, Recurrent):
         expected = "a Recurrent, or a keras.layers.Bidirectional of two"
         raise ValueError(f"{layer.name}: expected {expected}; got {type(layer).__name__}")
     require_built(layer)
-    return next(name for name, cell in CELLS.items() if cell is type(layer.cell))
+    names = (name for name, cell in CELLS.items() if cell is type(layer.cell))
+    return next(names, type(layer.cell).__name__)
 
 
 def assign_weights(target: Layer | Iterable[Layer], layers: Layer | Iterable[Layer]) -> None:

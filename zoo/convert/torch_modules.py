@@ -84,7 +84,7 @@ class _StateDict:
     def __init__(self, tensors: Mapping[str, Array], prefix: str):
         self.prefix = prefix
         names = [name for name in tensors if name.startswith(prefix)]
-        self.tensors = {name[len(prefix) :]: np.asarray(tensors[name]) for name in names}
+        self.tensors = {name[len(prefix) :]: tensors[name] for name in names}
         if "weight_ih_l0" not in self.tensors:
             raise ValueError(f"{prefix}weight_ih_l0 is missing; the tensors are: {', '.join(tensors)}")
 
@@ -99,7 +99,7 @@ class _StateDict:
         """The tensor of a name. Its sizes have to be those of `shape`, where not None."""
         if name not in self.tensors:
             raise ValueError(f"{self.prefix}{name} is missing; left are: {', '.join(self.names())}")
-        found = self.tensors.pop(name)
+        found = np.asarray(self.tensors.pop(name))
         if found.ndim != len(shape) or any(
             size not in (None, actual) for size, actual in zip(shape, found.shape, strict=True)
         ):
