@@ -251,8 +251,9 @@ def trial_step(step, given, inputs, carry) -> Trial:
 def _forward_loop(step, given, trial, inputs, initial_carry):
     time = tf.shape(inputs[0])[0]
     input_steps = [_unstacked(tensor) for tensor in inputs]
-    # The carry before each step, and the last: never empty, since an empty array cannot be stacked.
-    carries = [_array(tensor.dtype, time + 1) for tensor in initial_carry]
+    # The carry before each step; of its first, also the last: an empty array cannot be stacked.
+    sizes = [time + 1, *[time] * (len(initial_carry) - 1)]
+    carries = [_array(tensor.dtype, size) for tensor, size in zip(initial_carry, sizes, strict=True)]
     products = [_array(tensor.dtype, time) for tensor in trial.products]
 
     def body(now, carry, carries, products):
@@ -267,13 +268,13 @@ def _forward_loop(step, given, trial, inputs, initial_carry):
         (0, list(initial_carry), carries, products),
         maximum_iterations=time,
     )
-    carries = _write(carries, time, final_carry)
-    return _without_first(carries[0].stack(), inputs[0]), final_carry, (input_steps, carries, products)
+    history = carries[0].write(time, final_carry[0]).stack()
+    return _without_first(history, inputs[0]), final_carry, (input_steps, carries, products, history)
 
 
 def _backward_loop(step, given, trial, kept, d_outputs, d_final_carry):
     """Gradients with respect to floating-point inputs, initial carry, and weights in the order of names."""
-    input_steps, carries, products = kept
+    input_steps, carries, products, history = kept
     weights = given.weights
     time = tf.shape(d_outputs)[0]
     d_output_steps = _unstacked(d_outputs)
@@ -322,7 +323,10 @@ def _backward_loop(step, given, trial, kept, d_outputs, d_final_carry):
     )
     operands = iter(operands)
     for name, place, steps in zip(trial.names, trial.carried, d_products, strict=True):
-        operand = next(operands).stack() if place is None else carries[place].stack()[:-1]
+        if place is None:
+            operand = next(operands).stack()
+        else:
+            operand = carries[place].stack() if place else history[:-1]
         d_kernel = _kernel_gradient(operand, steps.stack())
         d_weights[name] = d_weights[name] + d_kernel if name in d_weights else d_kernel
     d_weights = [
