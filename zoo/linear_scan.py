@@ -29,11 +29,10 @@ def linear_scan(decay: tf.Tensor, increment: tf.Tensor, initial: tf.Tensor) -> t
 
     @tf.custom_gradient
     def run(decay, increment, initial):
-        states = _scan(decay, increment, initial)
+        states = _scan(_forwards, decay, increment, initial)
 
         def gradient(d_states):
-            decay_ahead = tf.concat([decay, tf.zeros_like(initial)[tf.newaxis]], 0)[1:]
-            d_increment = _scan(decay_ahead, d_states, tf.zeros_like(initial), reverse=True)
+            d_increment = _scan(_backwards, decay, d_states, tf.zeros_like(initial))
             d_decay = d_increment * before(states, initial)
             return d_decay, d_increment, tf.reduce_sum(decay[:1] * d_increment[:1], 0)
 
@@ -66,53 +65,72 @@ def held(values: tf.Tensor, mask: tf.Tensor | None, initial: tf.Tensor) -> tf.Te
     )
 
 
-def _scan(decay, increment, initial, reverse=False):
-    """The states of the recurrence, forwards or backwards in time."""
-    time, length = tf.shape(decay)[0], _chunk_length(decay)
+def _forwards(decay, increment, carried):
+    """(state, what goes on to the next step)."""
+    state = decay * carried + increment
+    return state, state
+
+
+def _backwards(decay, d_state, carried):
+    """(gradient with all of the state's effects, what goes on to the step before)."""
+    gradient = d_state + carried
+    return gradient, decay * gradient
+
+
+def _scan(step, decay, increment, initial):
+    """What `step` gives at each step, [time, batch, units]."""
+    time, length = tf.shape(decay)[0], _chunk_length(decay.shape[0])
+    if length is None:
+        length = tf.maximum(tf.cast(tf.sqrt(tf.cast(time, tf.float32)), tf.int32), 1)
     chunks = tf.maximum((time + length - 1) // length, 1)
     decays = _in_chunks(decay, chunks, length, filler=1)
     increments = _in_chunks(increment, chunks, length, filler=0)
 
     def at(turn, count):
-        return count - 1 - turn if reverse else turn
+        return count - 1 - turn if step is _backwards else turn
 
-    def within(turn, kept, states):
-        chunk_decays = decays[:, at(turn, length)]
-        return turn + 1, chunk_decays * kept, chunk_decays * states + increments[:, at(turn, length)]
+    def within(turn, kept, carried):
+        position = at(turn, length)
+        chunk_decays = decays[:, position]
+        return turn + 1, chunk_decays * kept, step(chunk_decays, increments[:, position], carried)[1]
 
-    # Of each chunk by itself: how much of the state that comes in is kept, and what is added.
+    # Of each chunk by itself: how much of what comes in goes out, and what is added.
     nothing = tf.zeros_like(decays[:, 0])
     kept, added = _loop(length, within, tf.ones_like(nothing), nothing)
 
-    def across(turn, state, starts):
+    def across(turn, carried, starts):
         chunk = at(turn, chunks)
-        return turn + 1, kept[chunk] * state + added[chunk], starts.write(chunk, state)
+        return turn + 1, kept[chunk] * carried + added[chunk], starts.write(chunk, carried)
 
     _, starts = _loop(chunks, across, initial, tf.TensorArray(initial.dtype, chunks))
 
-    def again(turn, states, outputs):
+    def again(turn, carried, results):
         position = at(turn, length)
-        states = decays[:, position] * states + increments[:, position]
-        return turn + 1, states, outputs.write(position, states)
+        result, carried = step(decays[:, position], increments[:, position], carried)
+        return turn + 1, carried, results.write(position, result)
 
-    _, outputs = _loop(length, again, starts.stack(), tf.TensorArray(initial.dtype, length))
-    states = tf.transpose(outputs.stack(), [1, 0, 2, 3])  # [chunks, length, batch, units]
-    states = tf.reshape(states, tf.concat([[chunks * length], tf.shape(initial)], 0))
-    return tf.ensure_shape(states[:time], decay.shape)
+    _, results = _loop(length, again, starts.stack(), tf.TensorArray(initial.dtype, length))
+    results = tf.transpose(results.stack(), [1, 0, 2, 3])  # [chunks, length, batch, units]
+    results = tf.reshape(results, tf.concat([[chunks * length], tf.shape(initial)], 0))
+    return tf.ensure_shape(results[:time], decay.shape)
 
 
 def _loop(turns, body, *values):
     return tf.while_loop(lambda turn, *_: turn < turns, body, (0, *values), maximum_iterations=turns)[1:]
 
 
-def _chunk_length(decay):
-    if decay.shape[0] is not None:
-        return max(math.isqrt(decay.shape[0]), 1)
-    return tf.maximum(tf.cast(tf.sqrt(tf.cast(tf.shape(decay)[0], tf.float32)), tf.int32), 1)
+def _chunk_length(time: int | None) -> int | None:
+    """About the root of a known time, and a divisor of it if there is one near."""
+    if time is None:
+        return None
+    root = max(math.isqrt(time), 1)
+    return next((length for length in range(root, 2 * root) if time % length == 0), root)
 
 
 def _in_chunks(tensor, chunks, length, filler):
     """[time, batch, units] -> [chunks, length, batch, units], filled up at the end."""
-    missing = chunks * length - tf.shape(tensor)[0]
-    filled = tf.pad(tensor, [[0, missing], [0, 0], [0, 0]], constant_values=filler)
-    return tf.reshape(filled, tf.concat([[chunks, length], tf.shape(tensor)[1:]], 0))
+    time = tensor.shape[0]
+    if not time or time % length:
+        missing = chunks * length - tf.shape(tensor)[0]
+        tensor = tf.pad(tensor, [[0, missing], [0, 0], [0, 0]], constant_values=filler)
+    return tf.reshape(tensor, tf.concat([[chunks, length], tf.shape(tensor)[1:]], 0))

@@ -25,7 +25,8 @@ class Recurrent(keras.layers.RNN):
     numbers, and works inside `keras.layers.Bidirectional`. The fast backward pass is that of
     `training=True`, which `model.fit` passes; a loop of one's own has to say it. Then memory holds states
     and products of all steps; with `recompute_every=n`, the inputs, the outputs and every n-th state, and
-    each step is computed twice.
+    each step is computed twice. A cell that is linear in its state is evaluated for all steps at once,
+    unless zoneout or `recompute_every` asks for the loop.
 
     Shapes: inputs [batch, time, features] -> [batch, time, units] with `return_sequences`,
     else [batch, units]. At a masked step states and output stay as they were; a row that is masked

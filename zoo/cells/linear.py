@@ -23,9 +23,9 @@ class LinearCell(Cell):
     """
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        self.add_fused_weights(self.features_of(input_shape), len(self.GATES), len(self.GATES))
+        self.add_input_weights(self.features_of(input_shape), len(self.GATES), len(self.GATES))
 
-    def add_fused_weights(self, features: int, inputs: int, biases: int) -> None:
+    def add_input_weights(self, features: int, inputs: int, biases: int) -> None:
         """input_kernel [features, inputs * units] and bias [biases * units]."""
         self.input_kernel = self.add_weight(
             name="input_kernel", shape=(features, inputs * self.units), initializer=self.kernel_initializer
@@ -184,8 +184,8 @@ class SRU(InputPassing):
         super().__init__(units, **kwargs)
         self.activation = keras.activations.get(activation)
 
-    def add_fused_weights(self, features, inputs, biases):
-        super().add_fused_weights(features, inputs, biases - 1)  # the candidate has none
+    def add_input_weights(self, features, inputs, biases):
+        super().add_input_weights(features, inputs, biases - 1)  # the candidate has none
 
     def project(self, inputs):
         biases = tf.pad(self.cast(self.bias), [[self.units, 0]])

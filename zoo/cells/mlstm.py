@@ -138,16 +138,12 @@ class MLSTM(LinearCell):
 
     def parallel(self, projected, states, mask=None):
         steps, output_gate = self.parts(tf.cast(projected, self.state_dtype))
-        never = self.log_never
         if mask is not None:
-            is_step = mask[:, :, tf.newaxis]
-            log_forget = tf.where(is_step, steps.log_forget, tf.zeros_like(steps.log_forget))
-            log_input = tf.where(is_step, steps.log_input, never)
-            steps = steps._replace(log_forget=log_forget, log_input=log_input)
+            steps = self.masked(steps, mask[:, :, tf.newaxis])
         time = tf.shape(projected)[0]
         length = tf.clip_by_value(time, 1, self.CHUNK)
         count = tf.maximum((time + length - 1) // length, 1)
-        fillers = Steps(0.0, 0.0, 0.0, never, 0.0)  # steps that change nothing
+        fillers = Steps(0.0, 0.0, 0.0, log_input=self.log_never, log_forget=0.0)
         chunks = [_in_chunks(*pair, count, length) for pair in zip(steps, fillers, strict=True)]
 
         def body(now, outputs, *states):
@@ -161,10 +157,16 @@ class MLSTM(LinearCell):
             maximum_iterations=count,
         )
         hidden = tf.transpose(outputs.stack(), [0, 3, 1, 2, 4])  # [chunks, length, batch, heads, n]
-        hidden = tf.reshape(hidden, [count * length, -1, self.units])[:time]
+        hidden = output_gate * tf.reshape(hidden, [count * length, -1, self.units])[:time]
         no_output = tf.zeros([tf.shape(projected)[1], self.units], self.state_dtype)
-        outputs = held(output_gate * hidden, mask, no_output)
+        outputs = held(hidden, mask, no_output)
         return outputs, last(outputs, no_output), self.flat(*states)
+
+    def masked(self, steps: Steps, is_step: tf.Tensor) -> Steps:
+        """The others forget nothing and write nothing."""
+        log_input = tf.where(is_step, steps.log_input, self.log_never)
+        log_forget = tf.where(is_step, steps.log_forget, tf.zeros_like(steps.log_forget))
+        return steps._replace(log_input=log_input, log_forget=log_forget)
 
     def attend(self, steps, memory, normalizer, stabilizer):
         """A chunk of steps, and what comes into it: (outputs [batch, heads, length, n], what leaves it).

@@ -60,7 +60,7 @@ class QRNN(LinearCell):
 
     def build(self, input_shape):
         gates = len(self.GATES)
-        self.add_fused_weights(self.features_of(input_shape), self.window * gates, gates)
+        self.add_input_weights(self.features_of(input_shape), self.window * gates, gates)
 
     def project(self, inputs):
         """What inputs contribute to the gates of their own step, and to those after it."""
@@ -79,9 +79,9 @@ class QRNN(LinearCell):
         return tf.split(contributions, [self.width, (self.window - 1) * self.width], axis=-1)
 
     def advance(self, projected, states, zoned=None):
-        # Zoneout keeps memories; the window moves on in any case.
-        output, [cell_state, _] = super().advance(projected, states, zoned)
-        _, window = self.convolved(tf.cast(projected, self.state_dtype), states[1])
+        output, [cell_state, window] = super().advance(projected, states, zoned)
+        if self.zoneout:  # keeps memories; the window moves on in any case
+            _, window = self.convolved(tf.cast(projected, self.state_dtype), states[1])
         return output, [cell_state, window]
 
     def coefficients(self, projected):
@@ -101,12 +101,13 @@ class QRNN(LinearCell):
         projected = tf.cast(projected, self.state_dtype)
         gates, *ahead = tf.split(projected, self.window, axis=-1)
         waiting = tf.split(window, self.window - 1, axis=-1) if ahead else []
-        # From the farthest step ahead to the next one: each part of the window, after every step.
+        # Each part of the window after every step, from the farthest step ahead to the next one, where it
+        # arrives. Masked steps leave it as it was.
         arriving = 0.0
-        for slot in reversed(range(self.window - 1)):
-            part = held(ahead[slot] + arriving, mask, waiting[slot])
-            arriving = before(part, waiting[slot])
-            waiting[slot] = last(part, waiting[slot])
+        for distance in reversed(range(self.window - 1)):
+            part = held(ahead[distance] + arriving, mask, waiting[distance])
+            arriving = before(part, waiting[distance])
+            waiting[distance] = last(part, waiting[distance])
         outputs, last_output, [cell_state] = super().parallel(gates + arriving, [cell_state], mask)
         return outputs, last_output, [cell_state, tf.concat([*waiting, window[:, :0]], axis=-1)]
 
