@@ -15,7 +15,7 @@ PACKAGES = ("zoo", "training", "serving")
 LAYERS = [
     ["zoo.linear_scan"],
     ["zoo.cells"],
-    ["zoo.time_loop"],
+    ["zoo.time_loop", "zoo.recomputation"],
     ["zoo.recurrence", "zoo.skips"],
     ["zoo.named_states"],
     ["zoo.heads", "zoo.wrappers", "zoo.convert", "zoo.decoding", "zoo.text", "zoo.metrics"],

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from zoo.cells.base import Cell, GivenWeights, step_weights_from
 from zoo.cells.linear import LinearCell
-from zoo.time_loop import differentiable_loop, plain_loop, recomputed_loop, trial_step
+from zoo.recomputation import recomputed_loop
+from zoo.time_loop import Trial, differentiable_loop, plain_loop
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -58,7 +59,7 @@ class Recurrent(keras.layers.RNN):
         states = self._starting_states(initial_state, batch_size)
         if isinstance(self.cell, LinearCell) and not (self.cell.zoneout or self.recompute_every):
             with step_weights_from(given):
-                outputs, last_output, states = self.cell.parallel(self.cell.project(inputs), states, mask)
+                outputs, last_output, states = self.cell.parallel(inputs, states, mask)
         else:
             zoned = self.cell.zoned(tf.shape(inputs)[:2]) if training else []
             outputs, last_output, states = scan(
@@ -145,7 +146,7 @@ def _recomputed(cell, given, inputs, initial_states, mask, every):
 
 def _output_is_state(cell, given, inputs, states) -> bool:
     """Whether the first state is the output, so that it need not be carried by itself."""
-    output, new_states = trial_step(_states_and_output(cell.advance), given, inputs, states).result
+    output, new_states = Trial(_states_and_output(cell.advance), given, inputs, states).result
     return output is new_states[0]
 
 
