@@ -18,8 +18,9 @@ class LinearCell(Cell):
     """A cell whose state_t = decay_t * state_(t-1) + increment_t, elementwise.
 
     A subclass gives `coefficients`, and `output` where the output is not the state. From these follow
-    `step`, and `parallel`, which evaluates all steps of a sequence at once. There is no recurrent
-    kernel, so that `recurrent_initializer` has no effect.
+    `step`, and `parallel`, which evaluates all steps of a sequence at once; a cell that is linear in
+    another way gives these two itself. There is no recurrent kernel, so that `recurrent_initializer` has
+    no effect.
     """
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -37,27 +38,45 @@ class LinearCell(Cell):
     def step_weights(self) -> dict[str, tf.Tensor]:
         return {}
 
-    def coefficients(self, projected: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(decay, increment) [..., units] of the state, given projected [..., gates * units]."""
+    def fused_bias(self) -> tf.Tensor:
+        """The biases of all columns of `input_kernel`."""
+        return self.cast(self.bias)
+
+    def project(self, inputs):
+        return self.dense(inputs, self.input_kernel) + self.fused_bias()
+
+    def projections(self, inputs: tf.Tensor) -> list[tf.Tensor]:
+        """`project`, taken apart: [..., units] each.
+
+        By a product each: of a long sequence they are too large to be computed as one and copied apart.
+        """
+        count = self.input_kernel.shape[-1] // self.units
+        kernels = tf.split(self.cast(self.input_kernel), count, axis=-1)
+        biases = tf.split(self.fused_bias(), count)
+        return [self.dense(inputs, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True)]
+
+    def coefficients(self, projections: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """(decay, increment) of the state, given projections; all [..., units]."""
         raise NotImplementedError(f"{type(self).__name__} gives no coefficients")
 
-    def output(self, projected: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """The output [..., units] of steps, given their states [..., units]."""
+    def output(self, projections: Sequence[tf.Tensor], state: tf.Tensor) -> tf.Tensor:
+        """The output of steps, given their projections and states; all [..., units]."""
         return state
 
     def step(self, projected, states):
         [previous_state] = states
-        decay, increment = self.coefficients(projected)
+        projections = tf.split(projected, projected.shape[-1] // self.units, axis=-1)
+        decay, increment = self.coefficients(projections)
         state = decay * previous_state + increment
-        return self.output(projected, state), [state]
+        return self.output(projections, state), [state]
 
     def parallel(
-        self, projected: tf.Tensor, states: Sequence[tf.Tensor], mask: tf.Tensor | None = None
+        self, inputs: tf.Tensor, states: Sequence[tf.Tensor], mask: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """All steps at once: what a loop of `step` gives, zoneout aside.
 
         Args:
-            projected: [time, batch, n].
+            inputs: [time, batch, features].
             states: the initial ones, [batch, n] each.
             mask: bool [time, batch], False where states and output stay as they were.
 
@@ -65,15 +84,21 @@ class LinearCell(Cell):
             outputs [time, batch, units], the last output, and the final states.
         """
         [initial] = states
-        projected = tf.cast(projected, self.state_dtype)
-        decay, increment = self.coefficients(projected)
+        return self.evaluate(self.in_state_precision(self.projections(inputs)), initial, mask)
+
+    def in_state_precision(self, tensors):
+        return [tf.cast(tensor, self.state_dtype) for tensor in tensors]
+
+    def evaluate(self, projections, initial, mask):
+        """`parallel`, given projections [time, batch, units] each."""
+        decay, increment = self.coefficients(projections)
         if mask is not None:
             is_step = mask[:, :, tf.newaxis]
             decay = tf.where(is_step, decay, tf.ones_like(decay))
             increment = tf.where(is_step, increment, tf.zeros_like(increment))
         hidden = linear_scan(decay, increment, initial)
         no_output = tf.zeros_like(initial)
-        outputs = held(self.output(projected, hidden), mask, no_output)
+        outputs = held(self.output(projections, hidden), mask, no_output)
         return outputs, last(outputs, no_output), [last(hidden, initial)]
 
 
@@ -110,8 +135,8 @@ class MinGRU(Minimal):
 
     GATES = ("update", "candidate")
 
-    def coefficients(self, projected):
-        update_gate, candidate = self.gates(projected)
+    def coefficients(self, projections):
+        update_gate, candidate = projections
         update_gate = tf.sigmoid(update_gate)
         return 1 - update_gate, update_gate * self.written(candidate)
 
@@ -125,7 +150,7 @@ class MinLSTM(Minimal):
         h~ = U_h x + b_h                    candidate
         h = f / (f + i) * h_prev + i / (f + i) * h~
 
-    The shares are computed as f / (f + i) = sigma(log f - log i), since both gates can vanish.
+    The share f / (f + i) is computed as sigma(log f - log i), since both gates can vanish.
     `positive` is that of MinGRU.
 
     Source: Feng et al. 2024, arXiv:2410.01201, section 3.2.
@@ -133,17 +158,17 @@ class MinLSTM(Minimal):
 
     GATES = ("forget", "input", "candidate")
 
-    def coefficients(self, projected):
-        forget_gate, input_gate, candidate = self.gates(projected)
-        log_odds = tf.math.log_sigmoid(forget_gate) - tf.math.log_sigmoid(input_gate)
-        return tf.sigmoid(log_odds), tf.sigmoid(-log_odds) * self.written(candidate)
+    def coefficients(self, projections):
+        forget_gate, input_gate, candidate = projections
+        forget_share = tf.sigmoid(tf.math.log_sigmoid(forget_gate) - tf.math.log_sigmoid(input_gate))
+        return forget_share, (1 - forget_share) * self.written(candidate)
 
 
 class InputPassing(LinearCell):
     """A cell whose equations use the input itself, too, beside what gates make of it.
 
     The input has to be of the size of the state. Where it is not, P x takes its place, with the
-    `passed_kernel` P [features, units].
+    `passed_kernel` P [features, units]. Projections are those of the gates, and this.
     """
 
     def build(self, input_shape):
@@ -154,6 +179,12 @@ class InputPassing(LinearCell):
             self.passed_kernel = self.add_weight(
                 name="passed_kernel", shape=(features, self.units), initializer=self.kernel_initializer
             )
+
+    def project(self, inputs):
+        return tf.concat([super().project(inputs), self.passed(inputs)], axis=-1)
+
+    def projections(self, inputs):
+        return [*super().projections(inputs), self.passed(inputs)]
 
     def passed(self, inputs: tf.Tensor) -> tf.Tensor:
         """The inputs in the size of the state."""
@@ -187,17 +218,16 @@ class SRU(InputPassing):
     def add_input_weights(self, features, inputs, biases):
         super().add_input_weights(features, inputs, biases - 1)  # the candidate has none
 
-    def project(self, inputs):
-        biases = tf.pad(self.cast(self.bias), [[self.units, 0]])
-        return tf.concat([self.dense(inputs, self.input_kernel) + biases, self.passed(inputs)], axis=-1)
+    def fused_bias(self):
+        return tf.pad(self.cast(self.bias), [[self.units, 0]])
 
-    def coefficients(self, projected):
-        candidate, forget_gate, _, _ = tf.split(projected, 4, axis=-1)
+    def coefficients(self, projections):
+        candidate, forget_gate, _, _ = projections
         forget_gate = tf.sigmoid(forget_gate)
         return forget_gate, (1 - forget_gate) * candidate
 
-    def output(self, projected, state):
-        _, _, reset_gate, passed = tf.split(projected, 4, axis=-1)
+    def output(self, projections, state):
+        _, _, reset_gate, passed = projections
         reset_gate = tf.sigmoid(reset_gate)
         return reset_gate * self.activation(state) + (1 - reset_gate) * passed
 
@@ -239,15 +269,12 @@ class RGLRU(InputPassing):
         log_decay = tf.math.log(decay) / self.SHARPNESS
         return log_decay - tf.math.log(-tf.math.expm1(log_decay))  # the inverse of log sigma
 
-    def project(self, inputs):
-        return tf.concat([super().project(inputs), self.passed(inputs)], axis=-1)
-
     def step_weights(self):
         # Not rounded to the precision of products: a decay next to 1 would become 1.
         return {"log_decay": self.SHARPNESS * tf.math.log_sigmoid(tf.convert_to_tensor(self.decay_logit))}
 
-    def coefficients(self, projected):
-        recurrence_gate, input_gate, passed = tf.split(projected, 3, axis=-1)
+    def coefficients(self, projections):
+        recurrence_gate, input_gate, passed = projections
         log_decay = tf.sigmoid(recurrence_gate) * self.weight("log_decay")
         # The square root has no slope at 0, where a gate that vanishes ends up.
         remaining = tf.maximum(-tf.math.expm1(2 * log_decay), 1e-37)

@@ -100,11 +100,14 @@ class MLSTM(LinearCell):
         kernel = tf.concat([self.cast(self.input_kernel), self.cast(self.gate_kernel)], axis=-1)
         return self.dense(inputs, kernel) + tf.concat([self.cast(self.bias), self.cast(self.gate_bias)], 0)
 
-    def parts(self, projected: tf.Tensor) -> tuple[Steps, tf.Tensor]:
-        """Of projections [..., 4 * units + 2 * heads]: steps by head, output gates [..., units]."""
-        sizes = [*[self.units] * 4, self.heads, self.heads]
-        *vectors, output_gate, log_input, log_forget = tf.split(projected, sizes, axis=-1)
-        shape = tf.concat([tf.shape(projected)[:-1], [self.heads, self.head_size]], 0)
+    def projections(self, inputs):
+        gates = self.dense(inputs, self.gate_kernel) + self.cast(self.gate_bias)
+        return [*super().projections(inputs), *tf.split(gates, 2, axis=-1)]
+
+    def by_step(self, projections) -> tuple[Steps, tf.Tensor]:
+        """Steps by head, and output gates [..., units], of projections [..., units] and [..., heads]."""
+        *vectors, output_gate, log_input, log_forget = projections
+        shape = tf.concat([tf.shape(output_gate)[:-1], [self.heads, self.head_size]], 0)
         query, key, value = (tf.reshape(vector, shape) for vector in vectors)
         if self.forget_gate == "sigmoid":
             log_forget = tf.math.log_sigmoid(log_forget)
@@ -122,7 +125,9 @@ class MLSTM(LinearCell):
         return [tf.reshape(memory, [-1, sizes[0]]), tf.reshape(normalizer, [-1, sizes[1]]), stabilizer]
 
     def step(self, projected, states):
-        (query, key, value, log_input, log_forget), output_gate = self.parts(projected)
+        sizes = [*[self.units] * 4, self.heads, self.heads]
+        steps, output_gate = self.by_step(tf.split(projected, sizes, axis=-1))
+        query, key, value, log_input, log_forget = steps
         previous_memory, previous_normalizer, previous_stabilizer = self.by_head(states)
         log_kept = log_forget + previous_stabilizer
         stabilizer = tf.maximum(log_kept, log_input)
@@ -136,11 +141,11 @@ class MLSTM(LinearCell):
         hidden = output_gate * tf.reshape(read, tf.shape(output_gate))
         return hidden, self.flat(memory, normalizer, stabilizer)
 
-    def parallel(self, projected, states, mask=None):
-        steps, output_gate = self.parts(tf.cast(projected, self.state_dtype))
+    def parallel(self, inputs, states, mask=None):
+        steps, output_gate = self.by_step(self.in_state_precision(self.projections(inputs)))
         if mask is not None:
             steps = self.masked(steps, mask[:, :, tf.newaxis])
-        time = tf.shape(projected)[0]
+        time = tf.shape(inputs)[0]
         length = tf.clip_by_value(time, 1, self.CHUNK)
         count = tf.maximum((time + length - 1) // length, 1)
         fillers = Steps(0.0, 0.0, 0.0, log_input=self.log_never, log_forget=0.0)
@@ -158,7 +163,7 @@ class MLSTM(LinearCell):
         )
         hidden = tf.transpose(outputs.stack(), [0, 3, 1, 2, 4])  # [chunks, length, batch, heads, n]
         hidden = output_gate * tf.reshape(hidden, [count * length, -1, self.units])[:time]
-        no_output = tf.zeros([tf.shape(projected)[1], self.units], self.state_dtype)
+        no_output = tf.zeros([tf.shape(inputs)[1], self.units], self.state_dtype)
         outputs = held(hidden, mask, no_output)
         return outputs, last(outputs, no_output), self.flat(*states)
 

@@ -62,10 +62,9 @@ class QRNN(LinearCell):
         gates = len(self.GATES)
         self.add_input_weights(self.features_of(input_shape), self.window * gates, gates)
 
-    def project(self, inputs):
-        """What inputs contribute to the gates of their own step, and to those after it."""
-        bias = tf.pad(self.cast(self.bias), [[0, (self.window - 1) * self.width]])
-        return self.dense(inputs, self.input_kernel) + bias
+    def fused_bias(self):
+        # Projections are what inputs contribute to the gates of their own step, and to those after it.
+        return tf.pad(self.cast(self.bias), [[0, (self.window - 1) * self.width]])
 
     def step(self, projected, states):
         previous_cell_state, window = states
@@ -84,31 +83,30 @@ class QRNN(LinearCell):
             _, window = self.convolved(tf.cast(projected, self.state_dtype), states[1])
         return output, [cell_state, window]
 
-    def coefficients(self, projected):
-        candidate, forget_gate, *others = self.gates(projected)
+    def coefficients(self, projections):
+        candidate, forget_gate, *others = projections
         forget_gate = tf.sigmoid(forget_gate)
         input_gate = tf.sigmoid(others[1]) if self.pooling == "ifo" else 1 - forget_gate
         return forget_gate, input_gate * tf.tanh(candidate)
 
-    def output(self, projected, state):
+    def output(self, projections, state):
         if self.pooling == "f":
             return state
-        output_gate = self.gates(projected)[2]
+        _, _, output_gate, *_ = projections
         return tf.sigmoid(output_gate) * state
 
-    def parallel(self, projected, states, mask=None):
+    def parallel(self, inputs, states, mask=None):
         cell_state, window = states
-        projected = tf.cast(projected, self.state_dtype)
-        gates, *ahead = tf.split(projected, self.window, axis=-1)
-        waiting = tf.split(window, self.window - 1, axis=-1) if ahead else []
-        # Each part of the window after every step, from the farthest step ahead to the next one, where it
-        # arrives. Masked steps leave it as it was.
-        arriving = 0.0
-        for distance in reversed(range(self.window - 1)):
-            part = held(ahead[distance] + arriving, mask, waiting[distance])
-            arriving = before(part, waiting[distance])
-            waiting[distance] = last(part, waiting[distance])
-        outputs, last_output, [cell_state] = super().parallel(gates + arriving, [cell_state], mask)
+        gates, parts = len(self.GATES), (self.window - 1) * len(self.GATES)
+        contributions = self.in_state_precision(self.projections(inputs))
+        waiting = tf.split(window, parts, axis=-1) if parts else []
+        # What each part of the window is after every step; with the next one it has come a step nearer.
+        for part in reversed(range(parts)):
+            after = held(contributions[part + gates], mask, waiting[part])
+            contributions[part] += before(after, waiting[part])
+            waiting[part] = last(after, waiting[part])
+        outputs, last_output, [cell_state] = self.evaluate(contributions[:gates], cell_state, mask)
+        # Without parts, the window is empty and stays so.
         return outputs, last_output, [cell_state, tf.concat([*waiting, window[:, :0]], axis=-1)]
 
     def get_config(self):
