@@ -71,6 +71,17 @@ def test_long_sequences_in_single_precision(name):
     assert_same_at_once(layer, 300, 2e-4)
 
 
+@pytest.mark.parametrize("cell_class", [MinGRU, MinLSTM, SRU, RGLRU])
+def test_coefficients_are_those_of_the_state(cell_class):
+    cell = cell_class(5, dtype="float64")
+    cell.build((None, 3))
+    randomize(cell)
+    random = np.random.default_rng(0)
+    inputs, state = tf.constant(random.normal(size=(4, 3))), tf.constant(random.normal(size=(4, 5)))
+    decay, increment = cell.coefficients(cell.project(inputs))
+    np.testing.assert_allclose(decay * state + increment, cell(inputs, [state])[1][0], rtol=1e-12)
+
+
 @pytest.mark.parametrize(("time", "forget_gate"), [(1, "sigmoid"), (3, "sigmoid"), (8, "exponential")])
 def test_chunks_of_mlstm(time, forget_gate, monkeypatch):
     monkeypatch.setattr(MLSTM, "CHUNK", 3)

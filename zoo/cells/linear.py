@@ -17,10 +17,10 @@ from zoo.linear_scan import held, last, linear_scan
 class LinearCell(Cell):
     """A cell whose state_t = decay_t * state_(t-1) + increment_t, elementwise.
 
-    A subclass gives `coefficients`, and `output` where the output is not the state. From these follow
-    `step`, and `parallel`, which evaluates all steps of a sequence at once; a cell that is linear in
-    another way gives these two itself. There is no recurrent kernel, so that `recurrent_initializer` has
-    no effect.
+    A subclass gives `decay_and_increment`, and `output` where the output is not the state. From these
+    follow `coefficients`, `step`, and `parallel`, which evaluates all steps of a sequence at once; a cell
+    that is linear in another way gives the last two itself. There is no recurrent kernel, so that
+    `recurrent_initializer` has no effect.
     """
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -55,9 +55,17 @@ class LinearCell(Cell):
         biases = tf.split(self.fused_bias(), count)
         return [self.dense(inputs, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True)]
 
-    def coefficients(self, projections: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def coefficients(self, projected: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(decay, increment) [..., units] of the state, given what `project` gave."""
+        return self.decay_and_increment(self.apart(projected))
+
+    def apart(self, projected: tf.Tensor) -> list[tf.Tensor]:
+        """The projections [..., units] that are side by side in [..., n * units]."""
+        return tf.split(projected, projected.shape[-1] // self.units, axis=-1)
+
+    def decay_and_increment(self, projections: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """(decay, increment) of the state, given projections; all [..., units]."""
-        raise NotImplementedError(f"{type(self).__name__} gives no coefficients")
+        raise NotImplementedError(f"{type(self).__name__} gives no decay and increment")
 
     def output(self, projections: Sequence[tf.Tensor], state: tf.Tensor) -> tf.Tensor:
         """The output of steps, given their projections and states; all [..., units]."""
@@ -65,8 +73,8 @@ class LinearCell(Cell):
 
     def step(self, projected, states):
         [previous_state] = states
-        projections = tf.split(projected, projected.shape[-1] // self.units, axis=-1)
-        decay, increment = self.coefficients(projections)
+        projections = self.apart(projected)
+        decay, increment = self.decay_and_increment(projections)
         state = decay * previous_state + increment
         return self.output(projections, state), [state]
 
@@ -91,7 +99,7 @@ class LinearCell(Cell):
 
     def evaluate(self, projections, initial, mask):
         """`parallel`, given projections [time, batch, units] each."""
-        decay, increment = self.coefficients(projections)
+        decay, increment = self.decay_and_increment(projections)
         if mask is not None:
             is_step = mask[:, :, tf.newaxis]
             decay = tf.where(is_step, decay, tf.ones_like(decay))
@@ -135,7 +143,7 @@ class MinGRU(Minimal):
 
     GATES = ("update", "candidate")
 
-    def coefficients(self, projections):
+    def decay_and_increment(self, projections):
         update_gate, candidate = projections
         update_gate = tf.sigmoid(update_gate)
         return 1 - update_gate, update_gate * self.written(candidate)
@@ -158,7 +166,7 @@ class MinLSTM(Minimal):
 
     GATES = ("forget", "input", "candidate")
 
-    def coefficients(self, projections):
+    def decay_and_increment(self, projections):
         forget_gate, input_gate, candidate = projections
         forget_share = tf.sigmoid(tf.math.log_sigmoid(forget_gate) - tf.math.log_sigmoid(input_gate))
         return forget_share, (1 - forget_share) * self.written(candidate)
@@ -221,7 +229,7 @@ class SRU(InputPassing):
     def fused_bias(self):
         return tf.pad(self.cast(self.bias), [[self.units, 0]])
 
-    def coefficients(self, projections):
+    def decay_and_increment(self, projections):
         candidate, forget_gate, _, _ = projections
         forget_gate = tf.sigmoid(forget_gate)
         return forget_gate, (1 - forget_gate) * candidate
@@ -273,7 +281,7 @@ class RGLRU(InputPassing):
         # Not rounded to the precision of products: a decay next to 1 would become 1.
         return {"log_decay": self.SHARPNESS * tf.math.log_sigmoid(tf.convert_to_tensor(self.decay_logit))}
 
-    def coefficients(self, projections):
+    def decay_and_increment(self, projections):
         recurrence_gate, input_gate, passed = projections
         log_decay = tf.sigmoid(recurrence_gate) * self.weight("log_decay")
         # The square root has no slope at 0, where a gate that vanishes ends up.

@@ -83,7 +83,7 @@ class QRNN(LinearCell):
             _, window = self.convolved(tf.cast(projected, self.state_dtype), states[1])
         return output, [cell_state, window]
 
-    def coefficients(self, projections):
+    def decay_and_increment(self, projections):
         candidate, forget_gate, *others = projections
         forget_gate = tf.sigmoid(forget_gate)
         input_gate = tf.sigmoid(others[1]) if self.pooling == "ifo" else 1 - forget_gate
