@@ -169,7 +169,6 @@ def _places(tensors, among) -> list[int | None]:
 
 def _forward_loop(step, given, trial, inputs, initial_carry):
     time = tf.shape(inputs[0])[0]
-    input_steps = [unstacked(tensor) for tensor in inputs]
     # The carry before each step; of its first, also the last: an empty array cannot be stacked.
     sizes = [time + 1, *[time] * (len(initial_carry) - 1)]
     carries = [new_array(tensor.dtype, size) for tensor, size in zip(initial_carry, sizes, strict=True)]
@@ -178,7 +177,8 @@ def _forward_loop(step, given, trial, inputs, initial_carry):
     def body(now, carry, carries, products):
         source = Products(given)
         with step_weights_from(source):
-            new_carry = step([steps.read(now) for steps in input_steps], carry)
+            # A slice shares the memory of the whole, where an array's element would be a copy.
+            new_carry = step([tensor[now] for tensor in inputs], carry)
         return now + 1, new_carry, write(carries, now, carry), write(products, now, source.products)
 
     _, final_carry, carries, products = tf.while_loop(
@@ -188,24 +188,23 @@ def _forward_loop(step, given, trial, inputs, initial_carry):
         maximum_iterations=time,
     )
     history = carries[0].write(time, final_carry[0]).stack()
-    return _without_first(history, inputs[0]), final_carry, (input_steps, carries, products, history)
+    return _without_first(history, inputs[0]), final_carry, (inputs, carries, products, history)
 
 
 def _backward_loop(step, given, trial, kept, d_outputs, d_final_carry):
     """Gradients with respect to floating-point inputs, initial carry, and weights in the order of names."""
-    input_steps, carries, products, history = kept
+    inputs, carries, products, history = kept
     weights = given.weights
     time = tf.shape(d_outputs)[0]
-    d_output_steps = unstacked(d_outputs)
     others = {name: weights[name] for name in sorted(trial.other_names)}
     transposed = _transposed(given, trial.names)
 
     def body(now, d_carry, d_inputs, operands, d_products, d_others):
         replay = _Replay(given, transposed, [steps.read(now) for steps in products])
-        now_inputs = [steps.read(now) for steps in input_steps]
+        now_inputs = [tensor[now] for tensor in inputs]
         # Made distinct: an eager tape cannot tell apart two that are the same tensor.
         carry = [tf.identity(steps.read(now)) for steps in carries]
-        d_carry = [d_carry[0] + d_output_steps.read(now), *d_carry[1:]]
+        d_carry = [d_carry[0] + d_outputs[now], *d_carry[1:]]
         d_now_inputs, d_carry, d_now_others = _step_gradient(step, replay, now_inputs, carry, others, d_carry)
         d_inputs = write(d_inputs, now, d_now_inputs)
         operands = write(operands, now, _without(trial.carried, replay.operands))
@@ -222,7 +221,7 @@ def _backward_loop(step, given, trial, kept, d_outputs, d_final_carry):
         (
             time - 1,
             list(d_final_carry),
-            arrays(floating(input_steps)),
+            arrays(floating(inputs)),
             arrays(_without(trial.carried, trial.operands)),
             arrays(_without(trial.added, trial.products)),
             {name: tf.zeros_like(weight) for name, weight in others.items()},
