@@ -20,6 +20,22 @@ from zoo.cells import CELLS
 POLICIES = {"mixed_bfloat16": (tf.bfloat16, 0.05), "mixed_float16": (tf.float16, 0.01)}
 
 
+# Traces and compilations of the others take minutes: `make test-slow` makes them.
+SOON = (
+    "elman",
+    "scrn",
+    "lstm",
+    "projected_lstm",
+    "slstm",
+    "gru",
+    "gru_reset_after",
+    "min_gru",
+    "qrnn",
+    "mlstm",
+)
+COMPILED = [pytest.param(name, marks=() if name in SOON else pytest.mark.slow) for name in CELLS]
+
+
 @pytest.fixture(params=CELLS)
 def case(request) -> Case:
     return Case.named(request.param)
@@ -47,6 +63,7 @@ def assert_same(actual, expected, tolerance=1e-10):
         assert_close(actual[part], values, tolerance, part)
 
 
+@pytest.mark.parametrize("case", COMPILED, indirect=True)
 def test_one_graph_serves_all_shapes(case):
     layer = case.layer()
     spec = [
@@ -70,6 +87,7 @@ def test_one_graph_serves_all_shapes(case):
         assert_close(d_others, [*(2 * state for state in states), *no_gradients], 1e-6, "without steps")
 
 
+@pytest.mark.parametrize("case", COMPILED, indirect=True)
 def test_compiled_by_xla_is_the_same(case):
     layer = case.layer(go_backwards=True)
     values = tensors(layer)
