@@ -8,7 +8,9 @@ characters, and dropping their values out does harm. Decoupled weight decay regu
 dropout here, and allows twice the learning rate; a shorter memory of the gradient (beta_1) helps a
 little more: with dropout 0.35, no decay and a rate of 8e-3, the same took twice as many steps.
 
-With the last tenth of Tiny Shakespeare for validation: see the README.
+Tiny Shakespeare, the last tenth for validation, two cores with an sgemm rate of 110 GFLOP/s: 1.543 nats
+per character after 1,300 steps, 1.483 after 1,950, 1.456 after 2,600; 22,000 to 28,000 characters/s, so
+about 4 minutes.
 """
 
 CONFIG = {
