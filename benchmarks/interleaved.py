@@ -1,14 +1,19 @@
-"""Timing of alternatives side by side: in turns, in one process, so that a noisy machine is noisy for all."""
+"""Timing of alternatives side by side: in turns, in one run, so that a noisy machine is noisy for all."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
+
+SGEMM_SIZE = 2000  # not a power of two: rows of one share the cache badly
+SGEMM_OPERATIONS = 2 * SGEMM_SIZE**3
 
 
 def measure(steps: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
@@ -25,13 +30,47 @@ def measure(steps: Mapping[str, Callable[[], None]], rounds: int, warm_up: int =
     return seconds
 
 
+@contextlib.contextmanager
+def processes(
+    makers: Mapping[str, Callable[[], Callable[[], None]]],
+) -> Iterator[dict[str, Callable[[], None]]]:
+    """What the makers make, each in a process of its own: no allocator or thread pool serves two.
+
+    Raises EOFError where a process ends by itself.
+    """
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        steps = {}
+        for name, make in makers.items():
+            here, there = context.Pipe()
+            process = context.Process(target=_steps_on_demand, args=(make, there), daemon=True)
+            process.start()
+            there.close()
+            stack.callback(process.join)
+            stack.callback(here.send, False)
+
+            def step(connection=here):
+                connection.send(True)
+                connection.recv()
+
+            steps[name] = step
+        yield steps
+
+
+def _steps_on_demand(make, connection):
+    step = make()
+    while connection.recv():
+        step()
+        connection.send(None)
+
+
 def median(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def sgemm(size: int = 2048) -> Callable[[], None]:
-    """A float32 matrix product of 2 * size^3 floating-point operations: this machine's limit."""
-    matrix = tf.constant(np.random.default_rng(0).standard_normal((size, size)), tf.float32)
+def sgemm() -> Callable[[], None]:
+    """A float32 matrix product of SGEMM_OPERATIONS: this machine's limit."""
+    matrix = tf.constant(np.random.default_rng(0).standard_normal((SGEMM_SIZE, SGEMM_SIZE)), tf.float32)
     return lambda: tf.matmul(matrix, matrix)[0, 0].numpy()
 
 

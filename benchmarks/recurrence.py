@@ -29,7 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from interleaved import machine, measure, median, sgemm
+from interleaved import SGEMM_OPERATIONS, machine, measure, median, sgemm
 
 from zoo.cells import CELLS, Cell
 from zoo.convert.keras_layers import KERAS_LAYERS
@@ -158,7 +158,7 @@ def timed(name: str, size: Size, mode: str, rounds: int, seconds: float) -> dict
     more = int(np.clip(seconds / sum(median(first).values()), 3, rounds)) - 1
     others = measure(steps, more, warm_up=0)
     medians = median({name: first[name] + others[name] for name in steps})
-    rate = 2 * 2048**3 / medians.pop("sgemm")
+    rate = SGEMM_OPERATIONS / medians.pop("sgemm")
     elements = sum(int(np.prod(weight.shape)) for weight in cell.trainable_weights if len(weight.shape) > 1)
     operations = 2 * size.batch * size.steps * elements * (3 if backward else 1)
     return {

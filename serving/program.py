@@ -57,7 +57,7 @@ def _launch(name: str, module: str, uses_tensorflow: bool = False) -> None:
     """Run a program's module; what it imports takes seconds, in which Ctrl-C is to be heeded, too."""
     try:
         if uses_tensorflow:
-            _keep_freed_memory()
+            keep_freed_memory()
             _quiet_tensorflow()
         importlib.import_module(module).run()
     except KeyboardInterrupt:
@@ -121,7 +121,7 @@ def native_stderr_muted() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep what is freed: each training step asks for the same blocks again.
 
     Given back to the system and asked for anew, they cost a page fault for every 4 KiB: a fifth of a step
@@ -129,9 +129,10 @@ def _keep_freed_memory() -> None:
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h; the last is at its upper limit.
-        for parameter, size in ((-1, 2**31 - 1), (-2, 2**26), (-3, 2**25)):
-            mallopt(parameter, size)
+        # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX and M_ARENA_MAX of malloc.h. A thread's own arena holds
+        # no block of over 64 MiB.
+        for parameter, value in ((-1, 2**31 - 1), (-2, 2**26), (-4, 0), (-8, 1)):
+            mallopt(parameter, value)
 
 
 def _quiet_tensorflow() -> None:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from zoo.cells.base import GivenWeights, step_weights_from
+from zoo.cells.base import GivenWeights, long_product, step_weights_from
 
 Step = Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], Sequence[tf.Tensor]]
 
@@ -268,7 +268,7 @@ def _without(places, tensors):
 
 def _kernel_gradient(operand, d_product):
     rows = tf.reshape(operand, [-1, operand.shape[-1]])  # [time * batch, n]
-    return tf.matmul(rows, tf.reshape(d_product, [-1, d_product.shape[-1]]), transpose_a=True)
+    return long_product(rows, tf.reshape(d_product, [-1, d_product.shape[-1]]), transpose_a=True)
 
 
 def floating(tensors):

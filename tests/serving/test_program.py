@@ -9,17 +9,20 @@ import sys
 import pytest
 
 FAULTS = """
-import resource, sys
+import resource, sys, threading
 from serving import program
 if sys.argv[1] == "kept":
-    program._keep_freed_memory()
+    program.keep_freed_memory()
 faults = []
-for _ in range(8):
-    block = bytes(2**24)  # 4,096 pages
-    block = bytearray(block)
-    del block
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print(faults[-1] - faults[3])
+def work():
+    for _ in range(6):
+        block = bytearray(2**27)  # 32,768 pages: more than a thread's own arena could hold
+        del block
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+print(faults[-1] - faults[2])
 """
 
 

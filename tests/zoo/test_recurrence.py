@@ -23,6 +23,7 @@ from cases import (
 )
 
 from zoo.cells import GRU, LSTM, Cell, Elman
+from zoo.cells.base import long_product
 from zoo.recurrence import Recurrent
 from zoo.wrappers import Stack
 
@@ -157,6 +158,23 @@ def assert_same_numbers(layer, reference):
 
 
 @keras.saving.register_keras_serializable("tests")
+@pytest.mark.parametrize("columns", [2048, 2050])
+@pytest.mark.parametrize("transpose_a", [False, True])
+def test_long_product_of_any_row_length(columns, transpose_a):
+    random = np.random.default_rng(0)
+    left, right = random.standard_normal((4, 4)), random.standard_normal((4, columns))
+    d_product = random.standard_normal((4, columns))
+    with tf.GradientTape() as tape:
+        operands = [tf.constant(left, tf.float32), tf.constant(right, tf.float32)]
+        tape.watch(operands)
+        product = long_product(*operands, transpose_a=transpose_a)
+    d_left, d_right = tape.gradient(product, operands, tf.constant(d_product, tf.float32))
+    factor = left.T if transpose_a else left
+    d_factor = d_product @ right.T
+    d_factor = d_factor.T if transpose_a else d_factor
+    assert_close([product, d_left, d_right], [factor @ right, d_factor, factor.T @ d_product], 1e-4)
+
+
 class Awkward(Cell):
     """Uses a kernel twice in a step, a weight outside products, and gives an output of its own size."""
 
