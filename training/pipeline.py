@@ -123,7 +123,7 @@ def contiguous_batches(
         first_part = first_step * replicas
         parts = tf.data.Dataset.range(first_part, steps * replicas)
         windows = tf.data.FixedLengthRecordDataset(str(path), record, header_bytes=record * first_part)
-        return tf.data.Dataset.zip((windows, parts)).map(arrange).prefetch(8)
+        return _ahead(tf.data.Dataset.zip((windows, parts)).map(arrange))
 
     return Batches(steps, True, batch_size, tokens.fingerprint, open_epoch)
 
@@ -165,7 +165,7 @@ def bucketed_batches(
             lambda example, length: length, BUCKETS, [batch_size // replicas] * (len(BUCKETS) + 1)
         )
         batches = batches.map(_with_mask).take(whole if seed is not None else -1)
-        return batches.skip(first_step * replicas).prefetch(8)
+        return _ahead(batches.skip(first_step * replicas))
 
     parts, whole, fingerprint = 0, -1, hashlib.sha256()
     for batch in open_epoch(0, 0).as_numpy_iterator():
@@ -180,6 +180,16 @@ def bucketed_batches(
     if parts < replicas:
         raise UserError(f"{parts} batches are too few for {replicas} replicas; lower --batch_size")
     return Batches(parts // replicas, False, batch_size, fingerprint.hexdigest(), open_epoch)
+
+
+def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Some batches are made while others are used.
+
+    Nothing is left to be tuned, and an iterator whose tuning thread sleeps may take half a minute to end.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(8).with_options(options)
 
 
 def _with_mask(features: dict[str, tf.Tensor], lengths: tf.Tensor) -> dict[str, tf.Tensor]:
