@@ -6,6 +6,7 @@ A field's value is its default here, unless the preset sets it, unless its flag 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +16,21 @@ from absl import flags
 
 from serving.program import UserError
 from training.presets import PRESETS
-from zoo.cells import CELLS
+from zoo.cells import CELLS, Cell
 from zoo.models import TASKS
 from zoo.skips import SKIPS
 from zoo.text import TOKENIZERS
 
 
-def _field(default: Any, help_text: str, choices: Any = None, at_least: float | None = None) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"help": help_text, "choices": choices, "at_least": at_least}
-    )
+def _field(
+    default: Any,
+    help_text: str,
+    choices: Any = None,
+    at_least: float | None = None,
+    below: float | None = None,
+) -> Any:
+    metadata = {"help": help_text, "choices": choices, "at_least": at_least, "below": below}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -54,23 +60,28 @@ class Config:
     skip: str = _field("none", "Connections around each layer.", tuple(SKIPS))
     embedding_size: int = _field(0, "Size of the input embedding; 0: as --units.", at_least=0)
     tie_embeddings: bool = _field(False, "Use the input embedding as the output layer's weights, too.")
-    dropout: float = _field(0.0, "Share of values dropped between layers, none through time.", at_least=0)
+    dropout: float = _field(
+        0.0, "Share of values dropped between layers, none through time.", at_least=0, below=1
+    )
     input_dropout: float = _field(
-        -1.0, "Share of the embeddings' values dropped; -1: as --dropout.", at_least=-1
+        -1.0, "Share of the embeddings' values dropped; -1: as --dropout.", at_least=-1, below=1
     )
     output_dropout: float = _field(
-        -1.0, "Share of the last layer's output values dropped; -1: as --dropout.", at_least=-1
+        -1.0, "Share of the last layer's output values dropped; -1: as --dropout.", at_least=-1, below=1
     )
     locked_dropout: bool = _field(False, "These three drop the same values at all steps of a sequence.")
     embedding_dropout: float = _field(
-        0.0, "Share of the words whose embeddings are dropped, the same ones in a whole batch.", at_least=0
+        0.0,
+        "Share of the words whose embeddings are dropped, the same ones in a whole batch.",
+        at_least=0,
+        below=1,
     )
     recurrent_dropout: float = _field(
-        0.0, "Share dropped of what the recurrent kernels read, the same at all steps.", at_least=0
+        0.0, "Share dropped of what the recurrent kernels read, the same at all steps.", at_least=0, below=1
     )
-    zoneout: float = _field(0.0, "Share of the states' values that stay as they were.", at_least=0)
+    zoneout: float = _field(0.0, "Share of the states' values that stay as they were.", at_least=0, below=1)
     weight_drop: float = _field(
-        0.0, "Share of the recurrent kernels' weights dropped, the same at all steps.", at_least=0
+        0.0, "Share of the recurrent kernels' weights dropped, the same at all steps.", at_least=0, below=1
     )
     activation_regularization: float = _field(
         0.0, "Added to the loss, times the mean square of the last layer's output after dropout.", at_least=0
@@ -112,8 +123,10 @@ class Config:
     optimizer: str = _field("adam", "Update rule.", ("sgd", "momentum", "adam", "adamw"))
     learning_rate: float = _field(2e-3, "Learning rate, before the schedule.", at_least=0)
     momentum: float = _field(0.9, "Momentum, of --optimizer=momentum.", at_least=0)
-    beta_1: float = _field(0.9, "Decay of the gradient's running mean, of adam and adamw.", at_least=0)
-    beta_2: float = _field(0.999, "Decay of its running square, of adam and adamw.", at_least=0)
+    beta_1: float = _field(
+        0.9, "Decay of the gradient's running mean, of adam and adamw.", at_least=0, below=1
+    )
+    beta_2: float = _field(0.999, "Decay of its running square, of adam and adamw.", at_least=0, below=1)
     weight_decay: float = _field(1e-4, "Decoupled weight decay, of --optimizer=adamw.", at_least=0)
     clipnorm: float = _field(0.0, "Largest norm of each weight's gradient; 0: none.", at_least=0)
     global_clipnorm: float = _field(5.0, "Largest norm of the whole gradient; 0: none.", at_least=0)
@@ -151,31 +164,23 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
-        for name in BELOW_ONE:
-            if getattr(self, name) >= 1:
-                raise UserError(f"--{name}={getattr(self, name)}: must be below 1")
         for name in ("kernel_initializer", "recurrent_initializer", "bias_initializer"):
             _check_initializer(name, getattr(self, name))
-        parse_cell_options(self.cell_options)
+        _check_cell_options(CELLS[self.cell], parse_cell_options(self.cell_options))
 
-
-# Fields whose values must be below 1.
-BELOW_ONE = (
-    *("beta_1", "beta_2"),
-    *("dropout", "input_dropout", "output_dropout", "embedding_dropout"),
-    *("recurrent_dropout", "zoneout", "weight_drop"),
-)
 
 # Fields that a resumed run may change: how long it goes on, and where it lies.
 RESUMABLE = frozenset({"output_dir", "epochs", "max_steps", "checkpoint_every", "early_stopping"})
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
-    choices, at_least = field.metadata["choices"], field.metadata["at_least"]
+    choices, at_least, below = (field.metadata[name] for name in ("choices", "at_least", "below"))
     if choices and value not in choices:
         raise UserError(f"--{field.name}={value}: must be one of {', '.join(choices)}")
     if at_least is not None and not value >= at_least:
         raise UserError(f"--{field.name}={value}: must be at least {at_least}")
+    if below is not None and not value < below:
+        raise UserError(f"--{field.name}={value}: must be below {below}")
 
 
 def _check_initializer(name: str, value: str) -> None:
@@ -197,6 +202,32 @@ def parse_cell_options(text: str) -> dict[str, Any]:
         except ValueError:
             options[name] = {"true": True, "false": False}.get(value.lower(), value)
     return options
+
+
+def _check_cell_options(cell: type[Cell], options: Mapping[str, Any]) -> None:
+    known = _cell_options(cell)
+    for name, value in options.items():
+        said = f"--cell_options={name}={value}"
+        if name not in known:
+            raise UserError(f"{said}: {cell.__name__} has {', '.join(sorted(known))}")
+        kind, is_number = known[name].split(" ")[0], isinstance(value, float)
+        if kind == "bool" and not isinstance(value, bool):
+            raise UserError(f"{said}: must be true or false")
+        if kind == "float" and not is_number:
+            raise UserError(f"{said}: must be a number")
+        if kind == "int" and not (is_number and value.is_integer()):
+            raise UserError(f"{said}: must be a whole number")
+
+
+def _cell_options(cell: type[Cell]) -> dict[str, str]:
+    """What the cell's class and its base classes take beside `units`, and the types they say it has."""
+    return {
+        name: str(parameter.annotation)
+        for kind in cell.__mro__
+        if issubclass(kind, Cell)
+        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        if parameter.default is not parameter.empty
+    }
 
 
 DATA_FIELDS = (

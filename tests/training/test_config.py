@@ -69,7 +69,7 @@ class TestPrecedence:
 
     def test_every_field_is_a_flag(self, configured):
         starts = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
-        text = {"cell_options": "activation=tanh", **dict.fromkeys(starts, "identity")}
+        text = {"cell_options": "seed=1", **dict.fromkeys(starts, "identity")}
         numbers = {"int": 3, "float": 0.25}
         given = {}
         for name, field in FIELDS.items():
@@ -136,6 +136,10 @@ class TestComplaints:
             ("--max_bad_steps=0", "at least 1"),
             ("--cell_options=activation", "NAME=VALUE"),
             ("--cell_options==3", "NAME=VALUE"),
+            ("--cell_options=forget_biass=1", "LSTM has bias_initializer, chrono, forget_bias, "),
+            ("--cell_options=forget_bias=abc", "must be a number"),
+            ("--cell_options=chrono=1.5", "must be a whole number"),
+            ("--cell_options=seed=true", "must be a whole number"),
         ],
     )
     def test_about_a_value_out_of_range(self, complaint, flag, expected):
@@ -158,6 +162,11 @@ class TestComplaints:
         code, message = complaint("char_small")
         assert code == 1
         assert "'char_small'" in message
+
+    def test_about_an_option_that_is_true_or_false(self):
+        with pytest.raises(UserError, match=r"--cell_options=layer_norm=1\.0: must be true or false"):
+            Config(cell="light_gru", cell_options="layer_norm=1")
+        Config(cell="light_gru", cell_options="layer_norm=false,seed=3,bias_initializer=ones")
 
     def test_are_user_errors_in_python_too(self):
         with pytest.raises(UserError, match=r"--cell=lstn: must be one of .*lstm"):

@@ -84,7 +84,6 @@ class TestComplaints:
         assert "vocabulary_size=1" in complaint(vocabulary_size=1)
 
     def test_about_cell_options(self, complaint):
-        assert "forget_biass" in complaint(cell_options="forget_biass=1")
         assert "activation" in complaint(cell_options="activation=tahn", cell="elman")
 
     def test_about_regularizers_and_initializers_that_a_cell_cannot_have(self, complaint):

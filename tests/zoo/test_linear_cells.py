@@ -180,7 +180,7 @@ def test_there_is_no_recurrent_kernel_to_drop(name):
         (QRNN, {"window": 0}, "window must be at least 1"),
         (MLSTM, {"heads": 3}, "units must be a multiple of heads, got 4 and 3"),
         (MLSTM, {"forget_gate": "tanh"}, "forget_gate must be one of sigmoid, exponential; got 'tanh'"),
-        (MLSTM, {"zoneout": 0.1}, "mlstm has no zoneout"),
+        (MLSTM, {"zoneout": 0.1}, "MLSTM has no zoneout"),
     ],
 )
 def test_unknown_options_are_refused(cell_class, options, message):

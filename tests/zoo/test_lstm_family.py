@@ -149,6 +149,7 @@ def test_a_head_starts_orthogonal_in_each_gate():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("slstm", {"zoneout": 0.1}, "SLSTM has no zoneout"),
         ("slstm", {"heads": 3}, "units must be a multiple of heads, got 4 and 3"),
         ("slstm", {"forget_gate": "tanh"}, "forget_gate must be one of sigmoid, exponential"),
         ("projected_lstm", {"projection": 0}, "projection must be at least 1"),

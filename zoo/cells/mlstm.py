@@ -8,9 +8,8 @@ import keras
 import tensorflow as tf
 
 from zoo.cells.linear import LinearCell
+from zoo.cells.slstm import check_xlstm
 from zoo.linear_scan import held, last
-
-FORGET_GATES = ("sigmoid", "exponential")
 
 
 class Steps(NamedTuple):
@@ -65,14 +64,7 @@ class MLSTM(LinearCell):
         super().__init__(units, **kwargs)
         self.heads = int(heads)
         self.forget_gate = forget_gate
-        if self.heads < 1 or self.units % self.heads:
-            raise ValueError(f"units must be a multiple of heads, got {units} and {heads}")
-        if forget_gate not in FORGET_GATES:
-            raise ValueError(f"forget_gate must be one of {', '.join(FORGET_GATES)}; got {forget_gate!r}")
-        if self.zoneout:
-            raise ValueError(
-                "mlstm has no zoneout: values of its memory mean nothing without their stabilizer"
-            )
+        check_xlstm(self)
 
     @property
     def head_size(self) -> int:

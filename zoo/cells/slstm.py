@@ -12,6 +12,19 @@ from zoo.cells.lstm import ForgetGated
 FORGET_GATES = ("sigmoid", "exponential")
 
 
+def check_xlstm(cell) -> None:
+    """Raise ValueError where one of xLSTM's two cells cannot be as it was asked for."""
+    name = type(cell).__name__
+    if cell.heads < 1 or cell.units % cell.heads:
+        raise ValueError(f"{name}: units must be a multiple of heads, got {cell.units} and {cell.heads}")
+    if cell.forget_gate not in FORGET_GATES:
+        raise ValueError(
+            f"{name}: forget_gate must be one of {', '.join(FORGET_GATES)}; got {cell.forget_gate!r}"
+        )
+    if cell.zoneout:
+        raise ValueError(f"{name} has no zoneout: a state means nothing without its own step's stabilizer")
+
+
 @keras.saving.register_keras_serializable("zoo")
 class SLSTM(ForgetGated):
     """The scalar-memory cell of xLSTM: gates are exponential, and what they weigh is normalized.
@@ -33,7 +46,9 @@ class SLSTM(ForgetGated):
     its own head only: the kernels W are block-diagonal, `recurrent_kernel` [units / heads, 4 * units].
     States: hidden h, cell_state c, normalizer n, stabilizer m.
 
-    Raises ValueError if `units` is not a multiple of `heads`.
+    There is no zoneout: a state means nothing without the stabilizer of its own step.
+
+    Raises ValueError if `units` is not a multiple of `heads`, for another forget gate, or for zoneout.
 
     Source: Beck et al. 2024, arXiv:2405.04517, equations 8 to 17. Its block, with a convolution,
     normalization by head and projections around the cell, is not part of it.
@@ -46,10 +61,7 @@ class SLSTM(ForgetGated):
         super().__init__(units, **kwargs)
         self.heads = int(heads)
         self.forget_gate = forget_gate
-        if self.heads < 1 or self.units % self.heads:
-            raise ValueError(f"units must be a multiple of heads, got {units} and {heads}")
-        if forget_gate not in FORGET_GATES:
-            raise ValueError(f"forget_gate must be one of {', '.join(FORGET_GATES)}; got {forget_gate!r}")
+        check_xlstm(self)
 
     def build(self, input_shape):
         width = len(self.GATES) * self.units
