@@ -2,11 +2,13 @@
 
     zoo-query generate --model=NAME --prompt=TEXT [--max_new_tokens=N --temperature=X --seed=N --stream]
     zoo-query score    --model=NAME --text=TEXT
+    zoo-query classify --model=NAME --text=TEXT
     zoo-query status   --model=NAME
 
-`generate` continues a text, `score` says how likely one is, `status` lists the versions of a model. The
-server is --server=HOST:PORT. The result for people comes first; the last line on stdout is the
-result as JSON (alone with --json), log probabilities in nats. Exit code 0 only if there is a result.
+`generate` continues a text, `score` says how likely one is, `classify` what kind it is of, `status` lists
+the versions of a model. The server is --server=HOST:PORT. The result for people comes first; the last line on
+stdout is the result as JSON (alone with --json), log probabilities in nats. Exit code 0 only if there is a
+result.
 """
 
 from __future__ import annotations
@@ -74,6 +76,14 @@ def _score(client: Client) -> None:
     _finish(client, {"text": text, **result})
 
 
+def _classify(client: Client) -> None:
+    text = _required("text")
+    result = client.classify(text)
+    for label, probability in sorted(result["probabilities"].items(), key=lambda item: -item[1]):
+        _show(f"{probability:7.2%}  {label}")
+    _finish(client, {"text": text, **result})
+
+
 def _status(client: Client) -> None:
     versions = client.status()
     for version in versions:
@@ -82,7 +92,7 @@ def _status(client: Client) -> None:
     _finish(client, {"versions": versions})
 
 
-_COMMANDS = {"generate": _generate, "score": _score, "status": _status}
+_COMMANDS = {"generate": _generate, "score": _score, "classify": _classify, "status": _status}
 
 
 def _sampling_options() -> dict[str, np.ndarray]:
@@ -138,7 +148,7 @@ def define_flags() -> None:
     flags.DEFINE_string("server", "127.0.0.1:8500", "HOST:PORT of the model server.")
     flags.DEFINE_string("model", "default", "Name of the model, as the server was told.")
     flags.DEFINE_string("prompt", None, "generate: the text to continue; may be empty.")
-    flags.DEFINE_string("text", None, "score: the text to judge.")
+    flags.DEFINE_string("text", None, "score, classify: the text to judge.")
     flags.DEFINE_integer(
         "max_new_tokens", None, "generate: stop after so many.", lower_bound=0, upper_bound=_LARGEST_INT32
     )

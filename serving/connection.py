@@ -106,6 +106,14 @@ class Client:
             "perplexity": float(_first(outputs, "perplexity")),
         }
 
+    def classify(self, text: str) -> dict[str, Any]:
+        """The text's likeliest label, and the probabilities of all."""
+        outputs = self.predict("serving_default", {"text": _text(text)})
+        label = _first(outputs, "label")
+        labels = [name.decode("utf-8", "replace") for name in _row(outputs, "labels")]
+        probabilities = dict(zip(labels, map(float, _row(outputs, "probabilities")), strict=True))
+        return {"label": label.decode("utf-8", "replace"), "probabilities": probabilities}
+
     def default(self, signature: str, alias: str) -> Any:
         """The first element of an input's default in a signature; None if it has none."""
         request = get_model_metadata_pb2.GetModelMetadataRequest(
@@ -162,7 +170,12 @@ def _text(text: str) -> np.ndarray:
 
 
 def _first(outputs: Mapping[str, Any], alias: str) -> Any:
-    """The only row of an output."""
+    """The first element of an output of one row."""
+    return _row(outputs, alias)[0]
+
+
+def _row(outputs: Mapping[str, Any], alias: str) -> np.ndarray:
+    """The elements of an output of one row."""
     if alias not in outputs:
         raise program.UserError(f"the model gives no output {alias!r}: {', '.join(sorted(outputs))}")
-    return tensors.to_array(outputs[alias]).reshape(-1)[0]
+    return tensors.to_array(outputs[alias]).reshape(-1)

@@ -102,3 +102,12 @@ def sampling_distribution(logits, temperature=1.0, top_k=0, top_p=1.0):
     cut = np.zeros_like(probabilities)
     cut[kept] = probabilities[kept]
     return cut / cut.sum()
+
+
+def pooled(name: str, weights: dict[str, np.ndarray], outputs: np.ndarray, bidirectional: bool) -> np.ndarray:
+    """The encoding of one sequence, [units'], of its outputs [time, units]."""
+    if name == "final":
+        return np.concatenate([outputs[-1], outputs[0]]) if bidirectional else outputs[-1]
+    if name == "attention":
+        return softmax(np.tanh(outputs @ weights["hidden_kernel"]) @ weights["score_kernel"][:, 0]) @ outputs
+    return {"maximum": np.max, "mean": np.mean}[name](outputs, axis=0)

@@ -18,7 +18,7 @@ LAYERS = [
     ["zoo.time_loop", "zoo.recomputation"],
     ["zoo.recurrence", "zoo.skips"],
     ["zoo.named_states"],
-    ["zoo.heads", "zoo.wrappers", "zoo.convert", "zoo.decoding", "zoo.text", "zoo.metrics"],
+    ["zoo.heads", "zoo.pooling", "zoo.wrappers", "zoo.convert", "zoo.decoding", "zoo.text", "zoo.metrics"],
     ["zoo.models"],
     ["zoo.model_directory"],
 ]

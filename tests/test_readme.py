@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -35,14 +36,17 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess:
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     (folder / "shakespeare.txt").write_text("To be, or not to be: that is the question.\n" * 200)
+    (folder / "reviews.tsv").write_text("text\tlabel\n" + "A fine film.\tgood\nA dull one.\tbad\n" * 20)
     return folder
 
 
 @pytest.fixture(scope="module")
-def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def ports():
+    """A free port for each that the README names."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        free = [str(probe.getsockname()[1]) for probe in probes]
+    return dict(zip(("8500", "8600"), free, strict=True))
 
 
 def test_every_program_is_shown():
@@ -57,23 +61,27 @@ def test_make_targets_exist():
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-def test_commands_run_in_order(folder, port):
-    server = None
-    try:
+def test_commands_run_in_order(folder, ports):
+    with contextlib.ExitStack() as servers:
         for words in commands():
-            words = [word.replace("8500", str(port)) for word in words]
+            for port, free in ports.items():
+                words = [word.replace(port, free) for word in words]
             if words[0] == "zoo-serve":
-                program = str(Path(sys.executable).with_name(words[0]))
-                server = subprocess.Popen(
-                    [program, *words[1:]], cwd=folder, stdout=subprocess.PIPE, text=True
-                )
-                assert json.loads(server.stdout.readline())["port"] == port
+                servers.enter_context(serving(words, folder))
                 continue
             done = run(words + (SMALL if words[0] == "zoo-train" else []), folder)
             assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
             assert isinstance(json.loads(done.stdout.splitlines()[-1]), dict)
-    finally:
-        if server:
+
+
+@contextlib.contextmanager
+def serving(words, folder):
+    program = str(Path(sys.executable).with_name(words[0]))
+    with subprocess.Popen([program, *words[1:]], cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert f"--port={json.loads(server.stdout.readline())['port']}" in words
+            yield
+        finally:
             server.send_signal(signal.SIGTERM)
             assert server.wait(timeout=60) == 0
 

@@ -18,6 +18,7 @@ from serving.program import UserError
 from training.presets import PRESETS
 from zoo.cells import CELLS, Cell
 from zoo.models import TASKS
+from zoo.pooling import POOLINGS
 from zoo.skips import SKIPS
 from zoo.text import TOKENIZERS
 
@@ -50,6 +51,9 @@ class Config:
         "stream", "A text is one continuous stream, or each of its lines an example.", ("stream", "lines")
     )
 
+    text_column: str = _field("text", "Column of a table with the texts: its name, or number where none has.")
+    label_column: str = _field("label", "Column of a table with the labels, likewise.")
+
     tokenizer: str = _field("characters", "What a token is.", tuple(TOKENIZERS))
     vocabulary_size: int = _field(0, "Tokens in the vocabulary at most; 0: all that occur.", at_least=0)
 
@@ -58,6 +62,12 @@ class Config:
     units: int = _field(256, "Size of each layer's hidden state.", at_least=1)
     layers: int = _field(1, "Recurrent layers, one upon the other.", at_least=1)
     skip: str = _field("none", "Connections around each layer.", tuple(SKIPS))
+    bidirectional: bool = _field(False, "Each layer reads in both directions of time.")
+    pooling: str = _field(
+        "maximum",
+        "What a classifier makes of all steps' outputs: its view of the text.",
+        tuple(POOLINGS),
+    )
     embedding_size: int = _field(0, "Size of the input embedding; 0: as --units.", at_least=0)
     tie_embeddings: bool = _field(False, "Use the input embedding as the output layer's weights, too.")
     dropout: float = _field(
@@ -88,6 +98,9 @@ class Config:
     )
     temporal_activation_regularization: float = _field(
         0.0, "Added to the loss, times the mean square of its change from step to step.", at_least=0
+    )
+    label_smoothing: float = _field(
+        0.0, "Share of a label's probability that all labels have alike.", at_least=0, below=1
     )
     initializer_scale: float = _field(
         0.0, "Start all weights uniform in [-X, X]; 0: as each layer does by itself.", at_least=0
@@ -232,7 +245,7 @@ def _cell_options(cell: type[Cell]) -> dict[str, str]:
 
 DATA_FIELDS = (
     *("dataset", "train_path", "validation_path", "test_path", "validation_fraction", "test_fraction"),
-    *("text_mode", "seed", "batch_size", "evaluation_batch_size"),
+    *("text_mode", "text_column", "label_column", "seed", "batch_size", "evaluation_batch_size"),
 )
 
 

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +161,7 @@ def bucketed_batches(
         if seed is not None:
             examples = examples.shuffle(SHUFFLED_EXAMPLES, seed=hash((seed, epoch)) % 2**31)
         features = examples.batch(256).map(model.features).unbatch()
-        lengths = features.map(lambda example: (example, tf.size(example["targets"])))
+        lengths = features.map(lambda example: (example, tf.size(example["inputs"])))
         batches = lengths.bucket_by_sequence_length(
             lambda example, length: length, BUCKETS, [batch_size // replicas] * (len(BUCKETS) + 1)
         )
@@ -168,14 +169,15 @@ def bucketed_batches(
         return _ahead(batches.skip(first_step * replicas))
 
     parts, whole, fingerprint = 0, -1, hashlib.sha256()
-    for batch in open_epoch(0, 0).as_numpy_iterator():
-        if (longest := batch["targets"].shape[1]) >= BUCKETS[-1]:
+    for batch in _checked(open_epoch(0, 0).as_numpy_iterator()):
+        if (longest := batch["inputs"].shape[1]) >= BUCKETS[-1]:
             raise UserError(
                 f"an example of {longest:,} tokens; separate examples have to have fewer than "
                 f"{BUCKETS[-1]:,}: shorten it, or read the text with --text_mode=stream"
             )
         parts += 1
-        fingerprint.update(batch["targets"].tobytes())
+        for name in sorted(batch):
+            fingerprint.update(batch[name].tobytes())
     whole = parts // replicas * replicas  # in training no step is left to some of the replicas
     if parts < replicas:
         raise UserError(f"{parts} batches are too few for {replicas} replicas; lower --batch_size")
@@ -192,5 +194,14 @@ def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(8).with_options(options)
 
 
+def _checked(batches: Iterator) -> Iterator:
+    """The batches. Raises UserError for what a model's `features` asserts of its records."""
+    try:
+        yield from batches
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(r"assertion failed: \[(.*?)\]", error.message)
+        raise UserError(found[1] if found else error.message) from error
+
+
 def _with_mask(features: dict[str, tf.Tensor], lengths: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {**features, "mask": tf.sequence_mask(lengths, tf.shape(features["targets"])[1])}
+    return {**features, "mask": tf.sequence_mask(lengths, tf.shape(features["inputs"])[1])}

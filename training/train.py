@@ -97,8 +97,14 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
         "cell_options": parse_cell_options(config.cell_options),
         "separate_texts": not dataset.stream,
     }
+    records, task = dataset.load("train"), TASKS[config.task]
+    if missing := set(task.FIELDS) - set(records.element_spec):
+        raise UserError(
+            f"--task={config.task} needs records with {' and '.join(task.FIELDS)}; those of "
+            f"--dataset={config.dataset} have no {' and '.join(missing)}"
+        )
     try:
-        model = TASKS[config.task].learn(dataset.load("train"), options)
+        model = task.learn(records, options)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
     packages = ("tensorflow", "keras", "tensorflow-text", "numpy")

@@ -42,3 +42,41 @@ class Perplexity(keras.metrics.Metric):
 
     def get_config(self):
         return {"name": self.name}
+
+
+@keras.saving.register_keras_serializable("zoo")
+class Confusion(keras.metrics.Metric):
+    """How often a classifier took one class for another: `counts` [actual, predicted].
+
+        accuracy = right / examples,    F1 of a class = 2 right / (actual + predicted)
+
+    Macro F1 is the mean over all classes; that of a class which neither occurs nor is predicted is 0, as
+    scikit-learn has it.
+    """
+
+    def __init__(self, labels, name="confusion", **kwargs):
+        super().__init__(name=name, dtype="float64", **kwargs)
+        self.labels = tuple(labels)
+        size = len(self.labels)
+        self.counts = self.add_variable((size, size), "zeros", name="counts", dtype="float64")
+        self.nats = self.add_variable((), "zeros", name="nats", dtype="float64")
+
+    def update_state(self, labels, predictions, nats):
+        """Add up a batch: ids of the actual and the predicted classes, total negative log-likelihood."""
+        size = len(self.labels)
+        self.counts.assign_add(tf.math.confusion_matrix(labels, predictions, size, dtype=tf.float64))
+        self.nats.assign_add(tf.cast(nats, tf.float64))
+
+    def result(self):
+        counts = tf.convert_to_tensor(self.counts.value)
+        examples, right = tf.reduce_sum(counts), tf.linalg.diag_part(counts)
+        either = tf.reduce_sum(counts, axis=0) + tf.reduce_sum(counts, axis=1)
+        return {
+            "examples": examples,
+            "nats_per_example": tf.math.divide_no_nan(self.nats.value, examples),
+            "accuracy": tf.math.divide_no_nan(tf.reduce_sum(right), examples),
+            "macro_f1": tf.reduce_mean(tf.math.divide_no_nan(2 * right, either)),
+        }
+
+    def get_config(self):
+        return {"labels": self.labels, "name": self.name}

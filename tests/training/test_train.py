@@ -86,6 +86,29 @@ class TestComplaints:
     def test_about_cell_options(self, complaint):
         assert "activation" in complaint(cell_options="activation=tahn", cell="elman")
 
+    def test_about_a_task_that_needs_more_than_texts(self, complaint):
+        message = complaint(task="classification")
+        assert "--task=classification needs records with text and label" in message
+        assert "have no label" in message
+
+    def test_about_a_label_that_training_lacks(self, complaint, tmp_path):
+        paths = {}
+        for split, label in (("train", "y"), ("validation", "z")):
+            path = tmp_path / f"{split}.tsv"
+            path.write_text(f"text\tlabel\na\tx\nb\t{label}\n")
+            paths[f"{split}_path"] = str(path)
+        message = complaint(task="classification", dataset="tsv", **paths)
+        assert message == "zoo-train: no training example has the label z\n"
+
+    def test_about_one_class_and_too_many_words(self, complaint, tmp_path):
+        (tmp_path / "one.tsv").write_text("a\tx\n" * 30)
+        (tmp_path / "long.tsv").write_text(f"a\tx\n{'word ' * 10_000}\ty\n" * 20)
+        table = {"task": "classification", "text_column": "1", "label_column": "2", "tokenizer": "words"}
+        message = complaint(dataset=f"tsv:{tmp_path / 'one.tsv'}", **table)
+        assert "every example has the label 'x'" in message
+        message = complaint(dataset=f"tsv:{tmp_path / 'long.tsv'}", **table)
+        assert "an example of" in message
+
     def test_about_regularizers_and_initializers_that_a_cell_cannot_have(self, complaint):
         assert "IndRNN has no recurrent kernel" in complaint(cell="indrnn", weight_drop=0.5)
         assert "Identity" in complaint(cell="indrnn", recurrent_initializer="identity")

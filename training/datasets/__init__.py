@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from serving.program import UserError
-from training.datasets import color_names, python_docs, text
+from training.datasets import color_names, python_docs, tables, text
 from training.datasets.base import SPLITS, Dataset, Format
 from training.datasets.splitting import Fractions
 
@@ -26,6 +26,8 @@ DATASETS: dict[str, Callable[[Fractions], Dataset]] = {
 
 FORMATS: dict[str, Format] = {
     "text": text,
+    "tsv": tables.Table("\t", quoted=False),
+    "csv": tables.Table(",", quoted=True),
 }
 
 
@@ -33,7 +35,7 @@ def open_dataset(config: Any) -> Dataset:
     """The data set that `config` asks for.
 
     Reads the fields `dataset`, `train_path`, `validation_path`, `test_path`, `validation_fraction`,
-    `test_fraction`, `text_mode` and `seed`.
+    `test_fraction`, `text_mode`, `text_column`, `label_column` and `seed`.
 
     Raises:
         UserError: an unknown name, a path with nothing to read, fractions that do not add up.

@@ -25,7 +25,8 @@ class Dataset(Protocol):
     def load(self, split: str) -> tf.data.Dataset:
         """The records of one of SPLITS: a dict each, in a fixed order, as often as one iterates.
 
-        Records of a language model's data sets are {"text": string scalar}.
+        Records of a language model's data sets are {"text": string scalar}; of a classifier's,
+        {"text": ..., "label": ...}.
 
         Raises:
             UserError: the split holds no data.
@@ -34,7 +35,7 @@ class Dataset(Protocol):
 
 
 class Format(Protocol):
-    """A module that reads the user's files in one format."""
+    """What reads the user's files in one format."""
 
     def open_path(self, path: str, fractions: Fractions, config: Any) -> Dataset:
         """`--dataset=FORMAT:PATH`: the files at PATH, split by `fractions`."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 from serving.program import UserError
 from training.datasets import files
 from training.datasets.base import SPLITS, Dataset
+from training.datasets.examples import Columns, Examples, of_split
 from training.datasets.files import Segment, Source
 from training.datasets.splitting import Fractions
 
@@ -54,7 +55,7 @@ class Stream:
         self._fractions = fractions
 
     def load(self, split: str) -> tf.data.Dataset:
-        corpus = _corpus(self._corpora, split)
+        corpus = of_split(self._corpora, split)
         segments = corpus.segments
         if self._fractions:
             segments = _part(segments, split, self._fractions)
@@ -65,39 +66,31 @@ class Stream:
         return blocks.map(_record)
 
 
-class Lines:
+class Lines(Examples):
     """Examples of a line each, without the end of the line; empty lines are left out."""
-
-    stream = False
 
     def __init__(self, corpora: Mapping[str, Corpus], fractions: Fractions | None = None) -> None:
         """With `fractions` the splits are drawn from the same corpus; without, each has its own."""
-        self._corpora = corpora
-        self._fractions = fractions
+        super().__init__({split: _LineReader(corpus) for split, corpus in corpora.items()}, fractions)
 
-    def load(self, split: str) -> tf.data.Dataset:
-        corpus = _corpus(self._corpora, split)
-        if corpus.line_count == 0:
-            raise UserError(f"{corpus.name} holds nothing but empty lines")
-        signature = tf.TensorSpec([None], tf.string)
-        arrays = tf.data.Dataset.from_generator(
-            lambda: self._chosen(corpus, split), output_signature=signature
-        )
-        if self._fractions and next(self._chosen(corpus, split), None) is None:
-            raise self._fractions.no_data(split, corpus.name)
-        return arrays.unbatch().map(_record)
 
-    def _chosen(self, corpus: Corpus, split: str) -> Iterator[np.ndarray]:
-        """The split's lines, in arrays."""
-        first = 0
-        for lines in _lines(corpus.segments):
-            chosen = lines
-            if self._fractions:
-                labels = self._fractions.draw(first, len(lines), corpus.line_count)
-                chosen = lines[labels == SPLITS.index(split)]
-            first += len(lines)
-            if len(chosen):
-                yield chosen
+class _LineReader:
+    """The lines of a corpus, as examples."""
+
+    fields: tuple[str, ...] = ("text",)
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.name = corpus.name
+        self._corpus = corpus
+
+    @property
+    def count(self) -> int:
+        if not self._corpus.line_count:
+            raise UserError(f"{self.name} holds nothing but empty lines")
+        return self._corpus.line_count
+
+    def blocks(self) -> Iterator[Columns]:
+        return ({"text": lines} for lines in _lines(self._corpus.segments))
 
 
 def _record(text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -124,14 +117,6 @@ def _mode(name: str) -> type[Stream] | type[Lines]:
     if name not in MODES:
         raise UserError(f"--text_mode={name}: expected one of: {', '.join(MODES)}")
     return Stream if name == "stream" else Lines
-
-
-def _corpus(corpora: Mapping[str, Corpus], split: str) -> Corpus:
-    if split not in SPLITS:
-        raise UserError(f"unknown split {split!r}; expected one of: {', '.join(SPLITS)}")
-    if split not in corpora:
-        raise UserError(f"the {split} split has no data: give --{split}_path")
-    return corpora[split]
 
 
 def _part(segments: list[Segment], split: str, fractions: Fractions) -> list[Segment]:

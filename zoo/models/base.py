@@ -22,8 +22,15 @@ class TaskModel(keras.layers.Layer):
     """A trainable, servable model of one task.
 
     A batch is a dict of tensors: the features, padded to [batch, time, ...], and `mask`, bool
-    [batch, time], False where there is padding.
+    [batch, time], False where there is padding of `inputs`.
+
+    Attributes:
+        FIELDS: what a record has to have.
+        separate_texts: records are examples of their own, not pieces of one continuous text.
     """
+
+    FIELDS: tuple[str, ...] = ("text",)
+    separate_texts = True
 
     @classmethod
     def learn(cls, records: tf.data.Dataset, options: Mapping[str, Any]) -> TaskModel:
@@ -40,7 +47,7 @@ class TaskModel(keras.layers.Layer):
         raise NotImplementedError
 
     def features(self, records: Tensors) -> Tensors:
-        """Tensors of a batch of raw records, in graph; ragged where lengths differ."""
+        """Tensors of a batch of raw records, in graph; ragged where lengths differ, as `inputs` is."""
         raise NotImplementedError
 
     def initial_states(self, batch_size: int) -> Tensors:

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo.cells import CELLS
 from zoo.heads import FullSoftmax
 from zoo.metrics import Perplexity
 from zoo.models import language_model_serving
 from zoo.models.base import TaskModel, Tensors
+from zoo.models.stack_options import StackOptions, uniform
 from zoo.text import TOKENIZERS, Tokenizer
-from zoo.wrappers import Stack, dropout_layer
+from zoo.wrappers import dropout_layer
 
 
 class LanguageModel(TaskModel):
@@ -28,32 +28,22 @@ class LanguageModel(TaskModel):
 
     Args:
         tokenizer: how texts become ids.
-        cell, cell_options: a name of zoo.cells.CELLS, and arguments of that class beyond `units`.
-        layers, units, skip: of the recurrent stack.
+        cell, cell_options and further options by name: those of `StackOptions`, of one direction.
         embedding_size: of the input embedding; 0 stands for `units`.
-        dropout: on the connections from embedding to output layer, none of them through time.
-        input_dropout, output_dropout: on the embeddings and on the stack's outputs; -1 stands for `dropout`.
-        locked_dropout: these three drop the same values at all time steps.
+        output_dropout: on the stack's outputs; -1 stands for `dropout`.
         embedding_dropout: share of the words whose embeddings are dropped, the same ones in a whole
             batch (Gal and Ghahramani 2016, arXiv:1512.05287).
-        recurrent_dropout, zoneout, weight_drop: of the cells, where not 0.
         activation_regularization, temporal_activation_regularization: see `regularization`.
         tie_embeddings: the output layer uses the input embedding.
-        initializer_scale: weights start uniform in [-scale, scale], but for an LSTM's `forget_bias` and
-            the output layer's bias of zero; 0 for each layer's own start.
-        kernel_initializer, recurrent_initializer, bias_initializer: names of Keras initializers for the
-            cells' weights, where not empty.
         separate_texts: the training texts were examples of their own, not one continuous text.
-        precision: a Keras dtype policy, of all but the output layer, which computes in that of the weights.
-        recompute_every: of each `Recurrent`.
+
+    Embeddings and output layer start as `initializer_scale` says, too, but for the latter's bias of zero;
+    the output layer computes in the precision of the weights.
     """
 
     OPTIONS = (
-        *("cell", "cell_options", "layers", "units", "skip", "embedding_size", "dropout", "input_dropout"),
-        *("output_dropout", "locked_dropout", "embedding_dropout", "recurrent_dropout", "zoneout"),
-        *("weight_drop", "activation_regularization", "temporal_activation_regularization"),
-        *("tie_embeddings", "initializer_scale", "kernel_initializer", "recurrent_initializer"),
-        *("bias_initializer", "separate_texts", "precision", "recompute_every"),
+        *("embedding_size", "output_dropout", "embedding_dropout", "activation_regularization"),
+        *("temporal_activation_regularization", "tie_embeddings", "separate_texts"),
     )
 
     def __init__(
@@ -61,102 +51,70 @@ class LanguageModel(TaskModel):
         tokenizer: Tokenizer,
         cell: str = "lstm",
         cell_options: Mapping[str, Any] | None = None,
-        layers: int = 1,
-        units: int = 256,
-        skip: str = "none",
+        *,
         embedding_size: int = 0,
-        dropout: float = 0.0,
-        input_dropout: float = -1.0,
         output_dropout: float = -1.0,
-        locked_dropout: bool = False,
         embedding_dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        zoneout: float = 0.0,
-        weight_drop: float = 0.0,
         activation_regularization: float = 0.0,
         temporal_activation_regularization: float = 0.0,
         tie_embeddings: bool = False,
-        initializer_scale: float = 0.0,
-        kernel_initializer: str = "",
-        recurrent_initializer: str = "",
-        bias_initializer: str = "",
         separate_texts: bool = False,
-        precision: str = "float32",
-        recompute_every: int = 0,
+        **stack_options: Any,
     ):
-        super().__init__(name="language_model", dtype=precision)
+        options = StackOptions(cell, cell_options or {}, **stack_options)
+        super().__init__(name="language_model", dtype=options.precision)
         self.autocast = False  # states keep their precision
         self.tokenizer = tokenizer
         self.separate_texts = separate_texts
         self.activation_regularization = activation_regularization
         self.temporal_activation_regularization = temporal_activation_regularization
-        given = {
-            "kernel_initializer": kernel_initializer,
-            "recurrent_initializer": recurrent_initializer,
-            "bias_initializer": bias_initializer,
-            "recurrent_dropout": recurrent_dropout,
-            "zoneout": zoneout,
-            "weight_drop": weight_drop,
-        }
-        given = {name: value for name, value in given.items() if value} | dict(cell_options or {})
-        cells = [
-            CELLS[cell](
-                units, name=f"{cell}_{index}", dtype=precision, **{**_cell_starts(initializer_scale), **given}
-            )
-            for index in range(layers)
-        ]
+        cells = options.cells()
+        size, scale = embedding_size or options.units, options.initializer_scale
         # Inputs of unit variance, for which the kernels' initializers are meant; as an output layer's
         # weights, a tied embedding has to start smaller.
-        spread = (embedding_size or units) ** -0.5 if tie_embeddings else 1.0
+        spread = size**-0.5 if tie_embeddings else 1.0
         self.embedding = keras.layers.Embedding(
             tokenizer.vocabulary_size,
-            embedding_size or units,
-            embeddings_initializer=_start(initializer_scale) or keras.initializers.RandomNormal(0.0, spread),
+            size,
+            embeddings_initializer=uniform(scale) or keras.initializers.RandomNormal(0.0, spread),
             name="embedding",
-            dtype=precision,
+            dtype=options.precision,
         )
+        self.embedding.build((None, None))
         self.embedding_dropout = keras.layers.Dropout(embedding_dropout, name="embedding_dropout")
-        self.stack = Stack(
-            cells,
-            skip,
-            dropout,
-            None if input_dropout < 0 else input_dropout,
-            locked_dropout,
-            recompute_every=recompute_every,
-            name="stack",
-            dtype=precision,
-        )
+        self.stack = options.stack(cells, size)
         self.output_dropout = dropout_layer(
-            dropout if output_dropout < 0 else output_dropout,
-            locked_dropout,
+            options.dropout if output_dropout < 0 else output_dropout,
+            options.locked_dropout,
             name="output_dropout",
             dtype=self.variable_dtype,
         )
         self.head = FullSoftmax(
             tokenizer.vocabulary_size,
             tied_to=self.embedding if tie_embeddings else None,
-            initializer=_start(initializer_scale) or "glorot_uniform",
+            initializer=uniform(scale) or "glorot_uniform",
             name="head",
             dtype=self.variable_dtype,
         )
-        self.perplexity = Perplexity()
-        self.embedding.build((None, None))
-        self.stack.build((None, None, embedding_size or units))
         self.head.build((None, self.stack.output_size))
+        self.perplexity = Perplexity()
         self.built = True
-        for cell in cells:  # fails here, and not at the first step, where a cell has nothing to drop
-            cell.given_weights(training=True, batch_size=1)
 
     @classmethod
     def learn(cls, records, options):
         texts = records.map(lambda record: record["text"])
         tokenizer = TOKENIZERS[options["tokenizer"]].learn(texts, options["vocabulary_size"])
-        return cls(tokenizer, **{name: options[name] for name in cls.OPTIONS if name in options})
+        return cls._made(tokenizer, options)
 
     @classmethod
     def restore(cls, options, assets):
         tokenizer = TOKENIZERS[options["tokenizer"]].from_assets(assets)
-        return cls(tokenizer, **{name: options[name] for name in cls.OPTIONS if name in options})
+        return cls._made(tokenizer, options)
+
+    @classmethod
+    def _made(cls, tokenizer, options):
+        own = {name: options[name] for name in cls.OPTIONS if name in options}
+        return cls(tokenizer, **own, **StackOptions.chosen(options))
 
     def assets(self):
         return self.tokenizer.assets()
@@ -257,13 +215,3 @@ class LanguageModel(TaskModel):
 
     def tables(self):
         return [self.tokenizer]
-
-
-def _start(scale: float) -> keras.initializers.Initializer | None:
-    """How one weight starts. Never shared: an initializer gives all weights of a shape the same numbers."""
-    return keras.initializers.RandomUniform(-scale, scale) if scale else None
-
-
-def _cell_starts(scale: float) -> dict[str, keras.initializers.Initializer]:
-    weights = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
-    return {weight: initializer for weight in weights if (initializer := _start(scale))}

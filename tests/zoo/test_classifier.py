@@ -1,0 +1,168 @@
+"""The classifier against its equations in NumPy, one text at a time, and what it answers when served."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from oracles import ORACLES, log_softmax, pooled, run, weights_of
+
+from zoo.metrics import Confusion
+from zoo.models.classifier import Classifier, example
+from zoo.pooling import POOLINGS
+from zoo.text import Characters
+
+LABELS = ("animal", "colour", "number")
+TEXTS = ["", "a", "cab", "bead é xx", "one two three\nfour", "abc" * 20]
+TOKENIZER = Characters.learn(tf.data.Dataset.from_tensors("abcdeé \n"))
+CASES = {
+    "maximum": {"cell": "gru"},
+    "both": {"cell": "lstm", "bidirectional": True, "pooling": "final", "embedding_size": 3},
+    "attention": {"cell": "elman", "pooling": "attention", "skip": "residual", "layers": 2},
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def model(request, randomize):
+    options = {"units": 5, "precision": "float64", **CASES[request.param]}
+    return randomize(Classifier(TOKENIZER, LABELS, **options), scale=1.0)
+
+
+def ids_of(text):
+    return [TOKENIZER.pieces.index(p) if (p := c.encode()) in TOKENIZER.pieces else 0 for c in text] + [1]
+
+
+def batch_of(model, records):
+    features = model.features({name: tf.constant(values) for name, values in records.items()})
+    inputs = features.pop("inputs")
+    padded = inputs.to_tensor()
+    return {**features, "inputs": padded, "mask": tf.sequence_mask(inputs.row_lengths(), tf.shape(padded)[1])}
+
+
+def outputs_in_numpy(model, text):
+    """The last layer's at all steps."""
+    names = {"GRU": "gru", "LSTM": "lstm", "Elman": "elman"}
+    outputs = model.embedding.embeddings.numpy()[ids_of(text)][np.newaxis]
+    for index in range(len(model.stack.cells)):
+        inputs, directions = outputs, []
+        for recurrent in [r for place, r in model.stack.recurrents.items() if f"layer_{index}" in place]:
+            cell = recurrent.cell
+            step = functools.partial(ORACLES[names[type(cell).__name__]], weights_of(cell))
+            zeros = [np.zeros((1, size)) for size in cell.state_size]
+            read = inputs[:, ::-1] if recurrent.go_backwards else inputs
+            written = run(step, read, zeros)[0]
+            directions.append(written[:, ::-1] if recurrent.go_backwards else written)
+        outputs = np.concatenate(directions, axis=-1)
+        if model.stack.skip == "residual" and inputs.shape == outputs.shape:
+            outputs = inputs + outputs
+    return outputs[0]
+
+
+def logits_in_numpy(model, text):
+    name = {pooling: name for name, pooling in POOLINGS.items()}[type(model.pooling)]
+    outputs = outputs_in_numpy(model, text)
+    encoding = pooled(name, weights_of(model.pooling), outputs, model.pooling.bidirectional)
+    return encoding @ model.head.kernel.numpy() + model.head.bias.numpy()
+
+
+def test_logits_are_those_of_each_text_alone(model):
+    logits = model.encoded(tf.constant(TEXTS))["logits"].numpy()
+    np.testing.assert_allclose(logits, [logits_in_numpy(model, text) for text in TEXTS], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_loss_is_the_cross_entropy(model, smoothing, monkeypatch):
+    monkeypatch.setattr(model, "label_smoothing", smoothing)
+    labels = [2, 0, 1, 1, 0, 2]
+    batch = batch_of(model, {"text": TEXTS, "label": [LABELS[label] for label in labels]})
+    loss, count = model.loss(batch, model(batch))
+    expected = 0.0
+    for text, label in zip(TEXTS, labels, strict=True):
+        log_prob = log_softmax(logits_in_numpy(model, text))
+        expected -= (1 - smoothing) * log_prob[label] + smoothing * log_prob.mean()
+    assert count == len(TEXTS)
+    np.testing.assert_allclose(loss, expected, rtol=1e-9)
+
+
+def test_metrics_count_right_answers_and_unsmoothed_nats(model):
+    labels = [0, 1, 2, 0, 1, 2]
+    batch = batch_of(model, {"text": TEXTS, "label": [LABELS[label] for label in labels]})
+    model.confusion.reset_state()
+    model.update_metrics(batch, model(batch))
+    result = {name: float(value) for name, value in model.confusion.result().items()}
+    log_probs = [log_softmax(logits_in_numpy(model, text)) for text in TEXTS]
+    right = [log_prob.argmax() == label for log_prob, label in zip(log_probs, labels, strict=True)]
+    nats = -np.mean([log_prob[label] for log_prob, label in zip(log_probs, labels, strict=True)])
+    assert result["accuracy"] == pytest.approx(np.mean(right))
+    assert result["nats_per_example"] == pytest.approx(nats)
+    assert model.objective(result) == 1 - result["accuracy"]
+
+
+def test_signatures_agree(model):
+    signatures = model.signatures()
+    default = signatures["serving_default"](text=tf.constant(TEXTS))
+    probabilities = np.exp([log_softmax(logits_in_numpy(model, text)) for text in TEXTS])
+    np.testing.assert_allclose(default["probabilities"], probabilities, rtol=1e-4, atol=1e-6)
+    assert default["labels"].numpy().tolist() == [[label.encode() for label in LABELS]] * len(TEXTS)
+    assert default["label"].numpy().tolist() == [LABELS[row.argmax()].encode() for row in probabilities]
+    examples = [example(text).SerializeToString() for text in TEXTS]
+    classified = signatures["classify"](inputs=tf.constant(examples))
+    np.testing.assert_array_equal(classified["scores"], default["probabilities"])
+    np.testing.assert_array_equal(classified["classes"], default["labels"])
+    embedding = signatures["embed"](text=tf.constant(TEXTS))["embedding"].numpy()
+    kernel, bias = model.head.kernel.numpy(), model.head.bias.numpy()
+    expected = [logits_in_numpy(model, text) for text in TEXTS]
+    np.testing.assert_allclose(embedding @ kernel + bias, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_from_its_assets_is_the_same(model, randomize):
+    options = {"tokenizer": "characters", "units": 5, "precision": "float64"}
+    records = tf.data.Dataset.from_tensor_slices({"text": ["ab", "c", "d"], "label": ["y", "x", "y"]})
+    learned = randomize(Classifier.learn(records, {**options, "vocabulary_size": 0}))
+    assert learned.labels == ("x", "y")
+    restored = randomize(Classifier.restore(options, learned.assets()))
+    for ours, theirs in zip(
+        learned.encoded(["abd"]).values(), restored.encoded(["abd"]).values(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_one_class_is_none():
+    records = tf.data.Dataset.from_tensor_slices({"text": ["ab", "c"], "label": ["x", "x"]})
+    with pytest.raises(ValueError, match="every example has the label 'x'"):
+        Classifier.learn(records, {"tokenizer": "characters", "vocabulary_size": 0})
+
+
+def test_an_unseen_label_is_named(model):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no training example has the label plant"):
+        model.features({"text": tf.constant(["a", "b"]), "label": tf.constant(["animal", "plant"])})
+
+
+class TestConfusion:
+    ACTUAL, PREDICTED = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 2]
+
+    def values(self, labels="abcd"):
+        metric = Confusion(labels)
+        for part in (slice(0, 2), slice(2, 6)):
+            metric.update_state(self.ACTUAL[part], self.PREDICTED[part], nats=1.5)
+        return {name: float(value) for name, value in metric.result().items()}
+
+    def test_by_hand(self):
+        """F1: a 2/(2+2), b 2/(1+2), c 4/(3+2), d, which is nowhere, 0."""
+        result = self.values()
+        assert result["examples"] == 6
+        assert result["accuracy"] == pytest.approx(4 / 6)
+        assert result["macro_f1"] == pytest.approx((2 / 4 + 2 / 3 + 4 / 5 + 0) / 4)
+        assert result["nats_per_example"] == pytest.approx(3.0 / 6)
+
+    def test_as_keras_has_it(self):
+        keras_f1 = keras.metrics.F1Score(average="macro")
+        keras_f1.update_state(np.eye(3)[self.ACTUAL], np.eye(3)[self.PREDICTED])
+        assert self.values("abc")["macro_f1"] == pytest.approx(float(keras_f1.result()))
+
+    def test_without_examples(self):
+        assert set(Confusion("ab").result()) == {"examples", "nats_per_example", "accuracy", "macro_f1"}
+        assert all(float(value) == 0 for value in Confusion("ab").result().values())

@@ -1,0 +1,95 @@
+"""The recurrent stack that every task model has, by the options that a user gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import keras
+
+from zoo.cells import CELLS, Cell
+from zoo.wrappers import Stack
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """What a stack is made of. Fields that training's configuration has, too, have the same names there.
+
+    Attributes:
+        cell, cell_options: a name of zoo.cells.CELLS, and arguments of that class beyond `units`.
+        layers, units, skip, bidirectional, locked_dropout, recompute_every: see `Stack`.
+        dropout: on the connections between the layers, none of them through time.
+        input_dropout: on the first layer's inputs; -1 stands for `dropout`.
+        recurrent_dropout, zoneout, weight_drop: of the cells, where not 0.
+        initializer_scale: weights start uniform in [-scale, scale], but for an LSTM's `forget_bias`; 0 for
+            each layer's own start.
+        kernel_initializer, recurrent_initializer, bias_initializer: names of Keras initializers for the
+            cells' weights, where not empty.
+        precision: a Keras dtype policy.
+    """
+
+    cell: str = "lstm"
+    cell_options: Mapping[str, Any] = field(default_factory=dict)
+    layers: int = 1
+    units: int = 256
+    skip: str = "none"
+    bidirectional: bool = False
+    dropout: float = 0.0
+    input_dropout: float = -1.0
+    locked_dropout: bool = False
+    recurrent_dropout: float = 0.0
+    zoneout: float = 0.0
+    weight_drop: float = 0.0
+    initializer_scale: float = 0.0
+    kernel_initializer: str = ""
+    recurrent_initializer: str = ""
+    bias_initializer: str = ""
+    precision: str = "float32"
+    recompute_every: int = 0
+
+    @classmethod
+    def chosen(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the options that are a stack's."""
+        return {item.name: options[item.name] for item in fields(cls) if item.name in options}
+
+    def cells(self) -> list[Cell]:
+        """One a layer. Raises ValueError where the cell cannot be as it was asked for."""
+        make, arguments = CELLS[self.cell], self._cell_arguments
+        return [
+            make(self.units, name=f"{self.cell}_{index}", dtype=self.precision, **arguments())
+            for index in range(self.layers)
+        ]
+
+    def stack(self, cells: Sequence[Cell], features: int) -> Stack:
+        """The cells as a stack, built for inputs of size `features`.
+
+        Raises ValueError where a cell has nothing to drop, or cannot start as it was asked to.
+        """
+        stack = Stack(
+            cells,
+            self.skip,
+            self.dropout,
+            None if self.input_dropout < 0 else self.input_dropout,
+            self.locked_dropout,
+            self.bidirectional,
+            recompute_every=self.recompute_every,
+            name="stack",
+            dtype=self.precision,
+        )
+        stack.build((None, None, features))
+        for cell in cells:  # fails here, and not at the first step
+            cell.given_weights(training=True, batch_size=1)
+        return stack
+
+    def _cell_arguments(self) -> dict[str, Any]:
+        starts = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
+        names = (*starts, "recurrent_dropout", "zoneout", "weight_drop")
+        scaled = {name: uniform(self.initializer_scale) for name in starts} if self.initializer_scale else {}
+        given = {name: value for name in names if (value := getattr(self, name))}
+        return {**scaled, **given, **self.cell_options}
+
+
+def uniform(scale: float) -> keras.initializers.Initializer | None:
+    """How one weight starts. Never shared: an initializer gives all weights of a shape the same numbers."""
+    return keras.initializers.RandomUniform(-scale, scale) if scale else None
