@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from absl import flags
+from tensorflow.core.protobuf import saved_model_pb2
 
 from serving import program
 from serving.program import UserError
@@ -65,6 +66,16 @@ def write_saved_model(model: TaskModel, folder: Path) -> None:
     for name, function in signatures.items():
         setattr(module, name, function)  # for tf.saved_model.load, where these keep their arguments' defaults
     tf.saved_model.save(module, os.fspath(folder), signatures=signatures)
+    _name_methods(folder / "saved_model.pb")
+
+
+def _name_methods(path: Path) -> None:
+    """Say which signatures are of a request of their own; TensorFlow writes that all are for Predict."""
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for graph in saved_model.meta_graphs:
+        if "classify" in graph.signature_def:
+            graph.signature_def["classify"].method_name = "tensorflow/serving/classify"
+    path.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
 def verify(model: TaskModel, folder: Path) -> None:

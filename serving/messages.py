@@ -35,10 +35,13 @@ def _unexecuted(package: str) -> Iterator[None]:
 
 
 with _unexecuted("tensorflow"):
+    from tensorflow.core.example import example_pb2
     from tensorflow.core.framework import tensor_pb2, types_pb2
     from tensorflow_serving.apis import (
+        classification_pb2,
         get_model_metadata_pb2,
         get_model_status_pb2,
+        input_pb2,
         model_pb2,
         model_service_pb2,
         model_service_pb2_grpc,
@@ -48,8 +51,11 @@ with _unexecuted("tensorflow"):
     )
 
 __all__ = [
+    "classification_pb2",
+    "example_pb2",
     "get_model_metadata_pb2",
     "get_model_status_pb2",
+    "input_pb2",
     "model_pb2",
     "model_service_pb2",
     "model_service_pb2_grpc",

@@ -1,7 +1,7 @@
-"""tensorflow.serving.PredictionService: Predict and GetModelMetadata.
+"""tensorflow.serving.PredictionService: Predict, Classify and GetModelMetadata.
 
-The checks, their order and their words are the stock server's (servables/tensorflow/predict_util.cc and
-TensorFlow's cc/saved_model/util.cc).
+The checks, their order and their words are the stock server's (servables/tensorflow/predict_util.cc,
+classifier.cc, and TensorFlow's cc/saved_model/util.cc).
 """
 
 from __future__ import annotations
@@ -13,12 +13,19 @@ import grpc
 import numpy as np
 
 from serving import tensors
-from serving.messages import get_model_metadata_pb2, predict_pb2
+from serving.messages import (
+    classification_pb2,
+    example_pb2,
+    get_model_metadata_pb2,
+    input_pb2,
+    predict_pb2,
+)
 from serving.repository import Repository
 from serving.rpc import StatusError, invalid, model_spec
 
 _DEFAULT_SIGNATURE = "serving_default"
 _SIGNATURES_FIELD = "signature_def"
+_CLASSIFICATION = ("classes", "scores")
 
 
 class PredictionService:
@@ -51,6 +58,41 @@ class PredictionService:
             tensors.to_proto(value, response.outputs[alias])
         return response
 
+    def Classify(  # noqa: N802 - the RPC's name
+        self, request: classification_pb2.ClassificationRequest
+    ) -> classification_pb2.ClassificationResponse:
+        """Runs a signature that takes serialized tf.train.Examples and gives `classes` and `scores`."""
+        spec = model_spec(request)
+        signature_name = spec.signature_name or _DEFAULT_SIGNATURE
+        examples = _examples(request.input)
+        response = classification_pb2.ClassificationResponse()
+        with self._repository.lease(spec) as version:
+            servable: Any = version.servable
+            signature = servable.signatures.get(signature_name)
+            if signature is None:
+                raise invalid(f"No signature was found with the name: {signature_name}")
+            if len(signature.input_tensors) != 1:
+                raise invalid("Expected one input Tensor.")
+            outputs = [alias for alias in _CLASSIFICATION if alias in signature.output_tensors]
+            if not outputs:
+                raise invalid(
+                    f"Expected classification signature outputs to contain one of {_CLASSIFICATION}"
+                )
+            values = servable.run(signature, [examples], outputs)
+            _echo(response.model_spec, spec.name, version.number, signature_name)
+        rows = dict(zip(outputs, values, strict=True))
+        if any(value.ndim != 2 or len(value) != len(examples) for value in values):
+            shapes = ", ".join(f"{alias} {value.shape}" for alias, value in rows.items())
+            raise invalid(f"Expected outputs of [{len(examples)}, classes]; got {shapes}")
+        for index in range(len(examples)):
+            classes = response.result.classifications.add().classes
+            for place in range(values[0].shape[1]):
+                label, score = (
+                    rows[alias][index, place] if alias in rows else None for alias in _CLASSIFICATION
+                )
+                classes.add(label=label, score=score)
+        return response
+
     def GetModelMetadata(  # noqa: N802 - the RPC's name
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
@@ -70,6 +112,27 @@ class PredictionService:
             _echo(response.model_spec, spec.name, version.number)
         response.metadata[_SIGNATURES_FIELD].Pack(signatures)
         return response
+
+
+def _examples(sent: input_pb2.Input) -> np.ndarray:
+    """The examples of a request, serialized; what they have in common is put into each."""
+    kind = sent.WhichOneof("kind")
+    examples = getattr(sent, kind).examples if kind else []
+    if not examples:
+        raise invalid("Input is empty.")
+    if kind == "example_list":
+        return np.array([each.SerializeToString() for each in examples], np.object_)
+    whole = []
+    for each in examples:
+        example = example_pb2.Example()
+        for part in (
+            sent.example_list_with_context.context,
+            each,
+        ):  # the example's own go before the context's
+            for name, feature in part.features.feature.items():
+                example.features.feature[name].CopyFrom(feature)
+        whole.append(example.SerializeToString())
+    return np.array(whole, np.object_)
 
 
 def bind_inputs(signature: Any, inputs: Mapping[str, Any]) -> list[np.ndarray]:

@@ -4,7 +4,7 @@
 
 Serves the newest BASE/<version>/ (any SavedModel) and moves on to a newer one as soon as it is
 there: the new version is loaded first, then takes over, then the old one is freed. Offers
-PredictionService (Predict, GetModelMetadata), ModelService (GetModelStatus) and the standard gRPC
+PredictionService (Predict, Classify, GetModelMetadata), ModelService (GetModelStatus) and the standard gRPC
 health check. When it listens it prints one JSON line, {"host": ..., "port": ..., "model": ...}, on
 stdout. SIGTERM and Ctrl-C stop it: it accepts no more, finishes what is under way, and exits with
 code 0; a second signal does not wait. Flags are the stock server's where it has them; unknown ones

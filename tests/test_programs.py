@@ -5,12 +5,15 @@ import signal
 import subprocess
 from types import SimpleNamespace
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 from tiny import DEADLINE, flags_of, program_command, tiny
 
+from serving.messages import classification_pb2, prediction_service_pb2_grpc
 from training.config import Config
+from zoo.models.classifier import example
 
 MAX_NEW_TOKENS = 4096  # what DESIGN promises to refuse more than
 
@@ -160,7 +163,32 @@ class TestClassification:
                 assert sum(answer["probabilities"].values()) == pytest.approx(1)
             shown = run(*ask, "--text=the sky").stdout.splitlines()
             assert shown[0].endswith("%  blue")
+            check_classify_request(address, self.WORDS, self.KINDS)
             unlike = run("zoo_query", "score", f"--server={address}", "--model=c", "--text=a")
             assert unlike.returncode == 1
             server.send_signal(signal.SIGTERM)
             assert server.wait(DEADLINE) == 0
+
+
+def check_classify_request(address, words, kinds):
+    """TensorFlow Serving's own request, with the signature's name and examples, alone or with a context."""
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name, request.model_spec.signature_name = "c", "classify"
+    request.input.example_list.examples.extend(example(f"the {word}") for word in words)
+    with grpc.insecure_channel(address) as channel:
+        classify = prediction_service_pb2_grpc.PredictionServiceStub(channel).Classify
+        answer = classify(request, timeout=DEADLINE)
+        assert (answer.model_spec.version.value, answer.model_spec.signature_name) == (1, "classify")
+        assert len(answer.result.classifications) == len(words)
+        for found, kind in zip(answer.result.classifications, kinds, strict=True):
+            assert sorted(each.label for each in found.classes) == ["blue", "green", "red"]
+            assert max(found.classes, key=lambda each: each.score).label == kind
+            assert sum(each.score for each in found.classes) == pytest.approx(1)
+
+        with_context = classification_pb2.ClassificationRequest(model_spec=request.model_spec)
+        together = with_context.input.example_list_with_context
+        together.context.CopyFrom(example("the grass"))
+        together.examples.extend([tf.train.Example(), example("the sky")])
+        found = classify(with_context, timeout=DEADLINE).result.classifications
+        best = [max(each.classes, key=lambda each: each.score).label for each in found]
+        assert best == ["green", "blue"]

@@ -64,7 +64,7 @@ class Classifier(TaskModel):
         self.embedding = keras.layers.Embedding(
             tokenizer.vocabulary_size,
             size,
-            embeddings_initializer=uniform(scale) or keras.initializers.RandomNormal(0.0, 1.0),
+            embeddings_initializer=uniform(scale) or "uniform",
             name="embedding",
             dtype=options.precision,
         )
