@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
@@ -12,6 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 from absl import flags
+
+# A script's background job ignores Ctrl-C, and so would the programs that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
