@@ -125,12 +125,8 @@ def _examples(sent: input_pb2.Input) -> np.ndarray:
     whole = []
     for each in examples:
         example = example_pb2.Example()
-        for part in (
-            sent.example_list_with_context.context,
-            each,
-        ):  # the example's own go before the context's
-            for name, feature in part.features.feature.items():
-                example.features.feature[name].CopyFrom(feature)
+        example.CopyFrom(sent.example_list_with_context.context)
+        example.MergeFrom(each)  # its own features replace the context's of the same names
         whole.append(example.SerializeToString())
     return np.array(whole, np.object_)
 

@@ -120,10 +120,11 @@ def test_signatures_agree(model):
 
 def test_a_model_from_its_assets_is_the_same(model, randomize):
     options = {"tokenizer": "characters", "units": 5, "precision": "float64"}
-    records = tf.data.Dataset.from_tensor_slices({"text": ["ab", "c", "d"], "label": ["y", "x", "y"]})
+    records = tf.data.Dataset.from_tensor_slices({"text": ["ab", "c", "d"], "label": ["y\nz", "x", "y\nz"]})
     learned = randomize(Classifier.learn(records, {**options, "vocabulary_size": 0}))
-    assert learned.labels == ("x", "y")
+    assert learned.labels == ("x", "y\nz")
     restored = randomize(Classifier.restore(options, learned.assets()))
+    assert restored.labels == learned.labels
     for ours, theirs in zip(
         learned.encoded(["abd"]).values(), restored.encoded(["abd"]).values(), strict=True
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,7 +102,7 @@ class Classifier(TaskModel):
     @classmethod
     def restore(cls, options, assets):
         tokenizer = TOKENIZERS[options["tokenizer"]].from_assets(assets)
-        return cls._made(tokenizer, assets["labels.txt"].decode().split("\n"), options)
+        return cls._made(tokenizer, json.loads(assets["labels.json"]), options)
 
     @classmethod
     def _made(cls, tokenizer, labels, options):
@@ -109,7 +110,7 @@ class Classifier(TaskModel):
         return cls(tokenizer, labels, **own, **StackOptions.chosen(options))
 
     def assets(self):
-        return {**self.tokenizer.assets(), "labels.txt": "\n".join(self.labels).encode()}
+        return {**self.tokenizer.assets(), "labels.json": json.dumps(self.labels).encode()}
 
     def features(self, records):
         """texts and labels [batch] -> ragged int32 `inputs`, and int32 `label`, where there are labels.
