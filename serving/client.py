@@ -1,14 +1,19 @@
 """zoo-query: asks a model server (zoo-serve, or the stock TensorFlow Serving) over gRPC.
 
-    zoo-query generate --model=NAME --prompt=TEXT [--max_new_tokens=N --temperature=X --seed=N --stream]
-    zoo-query score    --model=NAME --text=TEXT
-    zoo-query classify --model=NAME --text=TEXT
-    zoo-query status   --model=NAME
+    zoo-query generate  --model=NAME --prompt=TEXT [--max_new_tokens=N --temperature=X --seed=N --stream]
+    zoo-query score     --model=NAME --text=TEXT
+    zoo-query classify  --model=NAME --text=TEXT
+    zoo-query tag       --model=NAME --text=TEXT
+    zoo-query translate --model=NAME --text=TEXT [--beam_width=N --max_new_tokens=N]
+    zoo-query answer    --model=NAME --context=TEXT --question=TEXT
+    zoo-query embed     --model=NAME --text=TEXT
+    zoo-query status    --model=NAME
 
-`generate` continues a text, `score` says how likely one is, `classify` what kind it is of, `status` lists
-the versions of a model. The server is --server=HOST:PORT. The result for people comes first; the last line on
-stdout is the result as JSON (alone with --json), log probabilities in nats. Exit code 0 only if there is a
-result.
+`generate` continues a text, `score` says how likely one is, `classify` what kind it is of, `tag` what each
+of its tokens is, `translate` what it is in the other language; `answer` answers a question about a text, and
+`embed` makes a vector of one. `status` lists the versions of a model. The server is --server=HOST:PORT. The
+result for people comes first; the last line on stdout is the result as JSON (alone with --json), log
+probabilities in nats. Exit code 0 only if there is a result.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import io
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +31,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from serving import program
+from serving import alignment, program
 from serving.connection import Client
 
 _LARGEST_INT32 = 2**31 - 1
@@ -84,6 +90,39 @@ def _classify(client: Client) -> None:
     _finish(client, {"text": text, **result})
 
 
+def _tag(client: Client) -> None:
+    text = _required("text")
+    result = client.tag(text)
+    _show(alignment.under(result["tokens"], result["tags"], shutil.get_terminal_size().columns))
+    _finish(client, {"text": text, **result})
+
+
+def _translate(client: Client) -> None:
+    text = _required("text")
+    names = ("beam_width", "max_new_tokens")
+    given = {name: getattr(flags.FLAGS, name) for name in names if getattr(flags.FLAGS, name) is not None}
+    options = {name: np.array([value], np.int32) for name, value in given.items()}
+    result = client.translate(text, options)
+    _show(result["translation"])
+    _finish(client, {"text": text, **result})
+
+
+def _answer(client: Client) -> None:
+    context, question = _required("context"), _required("question")
+    result = client.answer(context, question)
+    _show(f"{result['answer']}  ({result['score']:.0%} sure)")
+    _finish(client, {"question": question, **result})
+
+
+def _embed(client: Client) -> None:
+    text = _required("text")
+    result = client.embed(text)
+    values = result["embedding"]
+    shown = " ".join(f"{value:.3f}" for value in values[:8])
+    _show(f"{len(values)} numbers: {shown}{' ...' if len(values) > 8 else ''}")
+    _finish(client, {"text": text, **result})
+
+
 def _status(client: Client) -> None:
     versions = client.status()
     for version in versions:
@@ -92,7 +131,16 @@ def _status(client: Client) -> None:
     _finish(client, {"versions": versions})
 
 
-_COMMANDS = {"generate": _generate, "score": _score, "classify": _classify, "status": _status}
+_COMMANDS = {
+    "generate": _generate,
+    "score": _score,
+    "classify": _classify,
+    "tag": _tag,
+    "translate": _translate,
+    "answer": _answer,
+    "embed": _embed,
+    "status": _status,
+}
 
 
 def _sampling_options() -> dict[str, np.ndarray]:
@@ -148,12 +196,17 @@ def define_flags() -> None:
     flags.DEFINE_string("server", "127.0.0.1:8500", "HOST:PORT of the model server.")
     flags.DEFINE_string("model", "default", "Name of the model, as the server was told.")
     flags.DEFINE_string("prompt", None, "generate: the text to continue; may be empty.")
-    flags.DEFINE_string("text", None, "score, classify: the text to judge.")
+    flags.DEFINE_string("text", None, "The text that is asked about.")
+    flags.DEFINE_string("context", None, "answer: the text that the question is about.")
+    flags.DEFINE_string("question", None, "answer: the question.")
     flags.DEFINE_integer(
         "max_new_tokens", None, "generate: stop after so many.", lower_bound=0, upper_bound=_LARGEST_INT32
     )
     flags.DEFINE_float(
         "temperature", None, "generate: 0 takes the likeliest token, 1 samples as trained.", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "beam_width", None, "translate: how many hypotheses are followed; 1 is greedy.", lower_bound=1
     )
     flags.DEFINE_integer(
         "top_k",

@@ -70,7 +70,7 @@ class Client:
         """A continuation of the prompt; `options` are further inputs of the signature `generate`."""
         outputs = self.predict("generate", {"prompt": _text(prompt), **options})
         return {
-            "text": _first(outputs, "text").decode("utf-8", "replace"),
+            "text": _decoded(_first(outputs, "text")),
             "num_tokens": int(_first(outputs, "num_tokens")),
             "log_prob": float(_first(outputs, "log_prob")),
         }
@@ -109,10 +109,40 @@ class Client:
     def classify(self, text: str) -> dict[str, Any]:
         """The text's likeliest label, and the probabilities of all."""
         outputs = self.predict("serving_default", {"text": _text(text)})
-        label = _first(outputs, "label")
-        labels = [name.decode("utf-8", "replace") for name in _row(outputs, "labels")]
+        labels = [_decoded(name) for name in _row(outputs, "labels")]
         probabilities = dict(zip(labels, map(float, _row(outputs, "probabilities")), strict=True))
-        return {"label": label.decode("utf-8", "replace"), "probabilities": probabilities}
+        return {"label": _decoded(_first(outputs, "label")), "probabilities": probabilities}
+
+    def tag(self, text: str) -> dict[str, list[Any]]:
+        """Each token of the text, its tag, the probability of that, and its place in the text, in bytes."""
+        outputs = self.predict("serving_default", {"text": _text(text)})
+        length = int(_first(outputs, "lengths"))
+        rows = {name: _row(outputs, name)[:length] for name in ("tokens", "tags", "scores", "starts", "ends")}
+        strings = {name: [_decoded(value) for value in rows.pop(name)] for name in ("tokens", "tags")}
+        return {**strings, **{name: row.tolist() for name, row in rows.items()}}
+
+    def translate(self, text: str, options: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The text's translation; `options` are further inputs of the signature."""
+        outputs = self.predict("serving_default", {"text": _text(text), **options})
+        return {
+            "translation": _decoded(_first(outputs, "translation")),
+            "log_prob": float(_first(outputs, "log_prob")),
+        }
+
+    def answer(self, context: str, question: str) -> dict[str, Any]:
+        """The answer, how likely it is, and where in the context it stands, in bytes; -1: nowhere."""
+        outputs = self.predict("serving_default", {"context": _text(context), "question": _text(question)})
+        return {
+            "answer": _decoded(_first(outputs, "answer")),
+            "start": int(_first(outputs, "start")),
+            "end": int(_first(outputs, "end")),
+            "score": float(_first(outputs, "score")),
+        }
+
+    def embed(self, text: str) -> dict[str, list[float]]:
+        """The text as a vector."""
+        outputs = self.predict("embed", {"text": _text(text)})
+        return {"embedding": _row(outputs, "embedding").tolist()}
 
     def default(self, signature: str, alias: str) -> Any:
         """The first element of an input's default in a signature; None if it has none."""
@@ -167,6 +197,10 @@ class Client:
 
 def _text(text: str) -> np.ndarray:
     return np.array([text.encode("utf-8", "surrogateescape")], np.object_)  # the shell's bytes as they came
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
 
 
 def _first(outputs: Mapping[str, Any], alias: str) -> Any:

@@ -10,6 +10,7 @@ contract of a cell gives its gates.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -111,3 +112,34 @@ def pooled(name: str, weights: dict[str, np.ndarray], outputs: np.ndarray, bidir
     if name == "attention":
         return softmax(np.tanh(outputs @ weights["hidden_kernel"]) @ weights["score_kernel"][:, 0]) @ outputs
     return {"maximum": np.max, "mean": np.mean}[name](outputs, axis=0)
+
+
+def stacked(stack, inputs: Array) -> Array:
+    """The outputs of a Stack of GRUs, LSTMs or Elman networks, for one sequence [time, features]."""
+    return stack_states(stack, inputs)[0]
+
+
+def stack_states(stack, inputs: Array, initial=None) -> tuple[Array, dict[str, Array]]:
+    """`stacked`, and the final states by name; `initial` are the first ones, each [size]."""
+    names = {"GRU": "gru", "LSTM": "lstm", "Elman": "elman"}
+    outputs, final = inputs[np.newaxis], {}
+    for index in range(len(stack.cells)):
+        read, directions = outputs, []
+        for place, recurrent in stack.recurrents.items():
+            if place.split("/")[0] != f"layer_{index}":
+                continue
+            cell = recurrent.cell
+            step = functools.partial(ORACLES[names[type(cell).__name__]], weights_of(cell))
+            keys = [f"{place}/{state}" for state in cell.STATES]
+            states = [
+                np.zeros((1, size)) if initial is None else initial[key][np.newaxis]
+                for key, size in zip(keys, cell.state_size, strict=True)
+            ]
+            ordered = read[:, ::-1] if recurrent.go_backwards else read
+            written, _, last = run(step, ordered, states)
+            directions.append(written[:, ::-1] if recurrent.go_backwards else written)
+            final |= {key: state[0] for key, state in zip(keys, last, strict=True)}
+        outputs = np.concatenate(directions, axis=-1)
+        if stack.skip == "residual" and read.shape == outputs.shape:
+            outputs = read + outputs
+    return outputs[0], final

@@ -18,7 +18,17 @@ LAYERS = [
     ["zoo.time_loop", "zoo.recomputation"],
     ["zoo.recurrence", "zoo.skips"],
     ["zoo.named_states"],
-    ["zoo.heads", "zoo.pooling", "zoo.wrappers", "zoo.convert", "zoo.decoding", "zoo.text", "zoo.metrics"],
+    [
+        "zoo.heads",
+        "zoo.pooling",
+        "zoo.wrappers",
+        "zoo.convert",
+        "zoo.decoding",
+        "zoo.beam_search",
+        "zoo.attention",
+    ],
+    ["zoo.spans", "zoo.vocabulary", "zoo.cutting"],
+    ["zoo.crf", "zoo.text", "zoo.metrics", "zoo.text_metrics"],
     ["zoo.models"],
     ["zoo.model_directory"],
 ]

@@ -1,6 +1,7 @@
 """One training run's configuration: a frozen dataclass, every field of it an absl flag.
 
-A field's value is its default here, unless the preset sets it, unless its flag is given.
+A field's value is its default here, unless the task has its own, unless the preset sets it, unless its flag
+is given.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from absl import flags
 
 from serving.program import UserError
 from training.presets import PRESETS
+from training.task_defaults import TASK_DEFAULTS
+from zoo.attention import ATTENTIONS
 from zoo.cells import CELLS, Cell
 from zoo.models import TASKS
 from zoo.pooling import POOLINGS
@@ -53,6 +56,14 @@ class Config:
 
     text_column: str = _field("text", "Column of a table with the texts: its name, or number where none has.")
     label_column: str = _field("label", "Column of a table with the labels, likewise.")
+    translation_column: str = _field("translation", "Column of a table with the translations, likewise.")
+    context_column: str = _field("context", "Column of a table with the texts that questions are about.")
+    question_column: str = _field("question", "Column of a table with the questions.")
+    answer_column: str = _field("answer", "Column of a table with the answers, which are in the contexts.")
+    token_column: str = _field("", "Number of a conll file's column with the tokens; empty: the first.")
+    tag_column: str = _field(
+        "", "Number of a conll file's column with the tags, empty: the last; of conllu the name, empty: upos."
+    )
 
     tokenizer: str = _field("characters", "What a token is.", tuple(TOKENIZERS))
     vocabulary_size: int = _field(0, "Tokens in the vocabulary at most; 0: all that occur.", at_least=0)
@@ -69,6 +80,17 @@ class Config:
         tuple(POOLINGS),
     )
     embedding_size: int = _field(0, "Size of the input embedding; 0: as --units.", at_least=0)
+    attention: str = _field(
+        "multiplicative", "How a translation's steps look at the text.", ("none", *ATTENTIONS)
+    )
+    shared_vocabulary: bool = _field(False, "Texts and translations have one vocabulary in common.")
+    length_penalty: float = _field(
+        1.0, "Beam search divides log probabilities by the length to about this power.", at_least=0
+    )
+    character_units: int = _field(
+        0, "Size of each direction of a tagger's RNN over the characters of a word; 0: none.", at_least=0
+    )
+    crf: bool = _field(True, "A tagger judges all tags of a sequence together, not each by itself.")
     tie_embeddings: bool = _field(False, "Use the input embedding as the output layer's weights, too.")
     dropout: float = _field(
         0.0, "Share of values dropped between layers, none through time.", at_least=0, below=1
@@ -245,7 +267,9 @@ def _cell_options(cell: type[Cell]) -> dict[str, str]:
 
 DATA_FIELDS = (
     *("dataset", "train_path", "validation_path", "test_path", "validation_fraction", "test_fraction"),
-    *("text_mode", "text_column", "label_column", "seed", "batch_size", "evaluation_batch_size"),
+    *("text_mode", "text_column", "label_column", "translation_column", "context_column"),
+    *("question_column", "answer_column", "token_column", "tag_column"),
+    *("seed", "batch_size", "evaluation_batch_size"),
 )
 
 
@@ -279,7 +303,7 @@ def _define_flag(field: dataclasses.Field, default: Any) -> None:
 
 
 def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
-    """Defaults, overruled by the preset, overruled by the flags that were given."""
+    """Defaults, overruled by the task's, by the preset, and by the flags that were given, in this order."""
     return make_config(
         values["preset"].value,
         {
@@ -293,4 +317,5 @@ def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
 def make_config(preset: str | None, given: Mapping[str, Any]) -> Config:
     if preset is not None and preset not in PRESETS:
         raise UserError(f"--preset={preset}: must be one of {', '.join(PRESETS)}")
-    return Config(**{**(PRESETS[preset] if preset else {}), **given})
+    chosen = {**(PRESETS[preset] if preset else {}), **given}
+    return Config(**{**TASK_DEFAULTS.get(chosen.get("task", Config.task), {}), **chosen})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 from absl import flags
+from tqdm import tqdm
 
 from serving import program
 from serving.program import UserError
@@ -47,6 +49,9 @@ def evaluate(model_dir: str, split: str, changes: dict[str, Any] | None = None) 
     with tempfile.TemporaryDirectory() as cache:
         batches = make_batches(model, dataset, split, size, 256, Path(cache))
         metrics = Evaluator(model, tf.distribute.get_strategy())(batches)
+    records = tqdm(dataset.load(split).batch(64), unit=" batches", file=sys.stderr, mininterval=1.0)
+    metrics |= model.judge(records)
+    records.close()
     return {"task": written["task"], "split": split, **metrics}
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from zoo.spans import OUTSIDE, split
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -44,6 +48,25 @@ class Perplexity(keras.metrics.Metric):
         return {"name": self.name}
 
 
+def unigram_perplexity(
+    characters: np.ndarray, training: Iterable[np.ndarray], validation: Iterable[np.ndarray]
+) -> dict[str, float]:
+    """What `Perplexity` says of tokens whose probability is their frequency in training, plus one.
+
+    Args:
+        characters: how many each id stands for.
+        training, validation: ids, some at a time.
+    """
+    counts = np.ones(len(characters))
+    for ids in training:
+        counts += np.bincount(ids, minlength=len(counts))
+    log_prob = np.log(counts / counts.sum())
+    perplexity = Perplexity()
+    for ids in validation:
+        perplexity.update_state(-log_prob[ids].sum(), len(ids), characters[ids].sum())
+    return {name: float(value) for name, value in perplexity.result().items()}
+
+
 @keras.saving.register_keras_serializable("zoo")
 class Confusion(keras.metrics.Metric):
     """How often a classifier took one class for another: `counts` [actual, predicted].
@@ -80,3 +103,94 @@ class Confusion(keras.metrics.Metric):
 
     def get_config(self):
         return {"labels": self.labels, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("zoo")
+class Accuracy(keras.metrics.Metric):
+    """How often the answer is right: accuracy = right / all, with nats per prediction.
+
+    `of` is what is predicted, such as "token", which names the results: tokens, nats_per_token, accuracy.
+    """
+
+    def __init__(self, of, name="accuracy", **kwargs):
+        super().__init__(name=name, dtype="float64", **kwargs)
+        self.of = of
+        self.right = self.add_variable((), "zeros", name="right", dtype="float64")
+        self.all = self.add_variable((), "zeros", name="all", dtype="float64")
+        self.nats = self.add_variable((), "zeros", name="nats", dtype="float64")
+
+    def update_state(self, is_right, mask, nats):
+        """Add up a batch: bools of one shape, what is right and what counts; total nats."""
+        self.right.assign_add(_count(mask & is_right))
+        self.all.assign_add(_count(mask))
+        self.nats.assign_add(tf.cast(nats, tf.float64))
+
+    def result(self):
+        return {
+            f"{self.of}s": tf.convert_to_tensor(self.all.value),
+            f"nats_per_{self.of}": tf.math.divide_no_nan(self.nats.value, self.all.value),
+            "accuracy": tf.math.divide_no_nan(self.right.value, self.all.value),
+        }
+
+    def get_config(self):
+        return {"of": self.of, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("zoo")
+class SpanF1(keras.metrics.Metric):
+    """How many entities are found, each of its exact extent and kind; see zoo.spans.
+
+        precision = right / predicted,   recall = right / actual,   F1 = 2 right / (predicted + actual)
+
+    Counted as the CoNLL 2000 evaluation and seqeval count, which make the best of illegal tags: an entity
+    begins where there is a B or an S, after an O, an E or an S, and where the kind changes.
+    """
+
+    def __init__(self, tags: Sequence[str], name="span_f1", **kwargs):
+        super().__init__(name=name, dtype="float64", **kwargs)
+        self.tags = tuple(tags)
+        parts = [split(tag) for tag in self.tags]
+        kinds = sorted({kind for _, kind in parts})
+        self._kind = [kinds.index(kind) for _, kind in parts]
+        self._outside = [tag == OUTSIDE for tag in self.tags]
+        self._begins = [prefix in ("B", "S") for prefix, _ in parts]
+        self._ends = [prefix in ("E", "S", OUTSIDE) for prefix, _ in parts]
+        self.right = self.add_variable((), "zeros", name="right", dtype="float64")
+        self.predicted = self.add_variable((), "zeros", name="predicted", dtype="float64")
+        self.actual = self.add_variable((), "zeros", name="actual", dtype="float64")
+
+    def update_state(self, tags, predictions, mask):
+        """Add up a batch: ids of actual and predicted tags and a mask, [batch, time]."""
+        actual, predicted = self._spans(tags, mask), self._spans(predictions, mask)
+        either = tf.unique(tf.concat([actual, predicted], axis=0)).y
+        self.right.assign_add(tf.cast(tf.size(actual) + tf.size(predicted) - tf.size(either), tf.float64))
+        self.predicted.assign_add(tf.cast(tf.size(predicted), tf.float64))
+        self.actual.assign_add(tf.cast(tf.size(actual), tf.float64))
+
+    def _spans(self, tags: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """A number for each entity, of its row, first and last step, and kind."""
+        inside = mask & ~tf.gather(self._outside, tags)
+        kind = tf.gather(self._kind, tags)
+        begins = tf.gather(self._begins, tags[:, 1:]) | tf.gather(self._ends, tags[:, :-1])
+        begins |= tf.not_equal(kind[:, 1:], kind[:, :-1])
+        begins = inside & tf.pad(begins, [[0, 0], [1, 0]], constant_values=True)
+        goes_on = tf.pad((inside & ~begins)[:, 1:], [[0, 0], [0, 1]])
+        first, last = tf.where(begins), tf.where(inside & ~goes_on)  # in the same order
+        time = tf.shape(tags, tf.int64)[1]
+        kinds = tf.cast(tf.gather_nd(kind, first), tf.int64)
+        return ((first[:, 0] * time + first[:, 1]) * time + last[:, 1]) * len(self.tags) + kinds
+
+    def result(self):
+        right, predicted, actual = self.right.value, self.predicted.value, self.actual.value
+        return {
+            "precision": tf.math.divide_no_nan(right, predicted),
+            "recall": tf.math.divide_no_nan(right, actual),
+            "f1": tf.math.divide_no_nan(2 * right, predicted + actual),
+        }
+
+    def get_config(self):
+        return {"tags": self.tags, "name": self.name}
+
+
+def _count(condition: tf.Tensor) -> tf.Tensor:
+    return tf.math.count_nonzero(condition, dtype=tf.float64)

@@ -15,7 +15,8 @@ import tensorflow as tf
 class Pooling(keras.layers.Layer):
     """outputs [batch, time, units], mask bool [batch, time] -> [batch, output_size].
 
-    Each sequence has at least one step, and is padded at its end. `bidirectional` says that the outputs
+    Each sequence has at least one step that is not masked, else its encoding means nothing; it is padded at
+    its end. `bidirectional` says that the outputs
     come from both directions of time.
     """
 
@@ -45,7 +46,7 @@ class Final(Pooling):
         self.output_size = outputs_shape[-1] * (2 if self.bidirectional else 1)
 
     def call(self, outputs, mask):
-        last = tf.gather(outputs, tf.math.count_nonzero(mask, axis=1) - 1, batch_dims=1)
+        last = tf.gather(outputs, tf.maximum(tf.math.count_nonzero(mask, axis=1) - 1, 0), batch_dims=1)
         return tf.concat([last, outputs[:, 0]], axis=-1) if self.bidirectional else last
 
 

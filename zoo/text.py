@@ -28,6 +28,8 @@ import sentencepiece
 import tensorflow as tf
 import tensorflow_text
 
+from zoo.vocabulary import count
+
 NEWLINE = b"\n"
 
 
@@ -51,6 +53,11 @@ class Tokenizer(tf.Module):
     @property
     def vocabulary_size(self) -> int:
         return len(self.pieces)
+
+    @property
+    def characters(self) -> np.ndarray:
+        """The number of characters that each id stands for: of UTF-8, all bytes but continuation bytes."""
+        return np.array([sum(byte & 0xC0 != 0x80 for byte in piece) for piece in self.pieces], np.int32)
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Ids of strings [batch]: int32 [batch, (tokens)]."""
@@ -107,13 +114,9 @@ class Tokenizer(tf.Module):
 
     @classmethod
     def _count(cls, batches: tf.data.Dataset) -> Counter[bytes]:
-        """How often each token occurs. Duplicates are merged in graph, so that Python sees few."""
-        total: Counter[bytes] = Counter()
-        merged = batches.map(lambda texts: tf.unique_with_counts(cls._cut(texts).flat_values))
-        for tokens, _, counts in merged.as_numpy_iterator():
-            for token, count in zip(tokens.tolist(), counts.tolist(), strict=True):
-                total[cls._bytes(token)] += count
-        return total
+        """How often each token occurs."""
+        counts = count(batches.map(lambda texts: cls._cut(texts).flat_values))
+        return Counter({cls._bytes(token): number for token, number in counts.items()})
 
     @classmethod
     def _cut(cls, texts: tf.Tensor) -> tf.RaggedTensor:

@@ -1,5 +1,6 @@
 """Training runs of the bigram model, which take a second."""
 
+import gzip
 import json
 
 import numpy as np
@@ -34,3 +35,17 @@ def outcome():
         return results
 
     return read
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file below the test's folder, creating folders; returns its path."""
+
+    def write(name: str, content: str | bytes) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = content.encode() if isinstance(content, str) else content
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        return str(path)
+
+    return write

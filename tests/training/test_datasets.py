@@ -10,59 +10,21 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from pydoc_data.topics import topics
-from types import SimpleNamespace
 
 import matplotlib.colors
 import pytest
+from opened import complaint, configured
 
-from serving.program import UserError
 from training.datasets import DATASETS, FORMATS, files, open_dataset
 from training.datasets.splitting import RUN, Fractions
 
 SPLITS = ("train", "validation", "test")
 
 
-def configured(dataset: str, **changes) -> SimpleNamespace:
-    defaults = {
-        "train_path": "",
-        "validation_path": "",
-        "test_path": "",
-        "validation_fraction": 0.1,
-        "test_fraction": 0.0,
-        "text_mode": "stream",
-        "text_column": "text",
-        "label_column": "label",
-        "seed": 0,
-    }
-    return SimpleNamespace(dataset=dataset, **{**defaults, **changes})
-
-
 def load(dataset: str, split: str, **changes) -> list[bytes]:
     """The texts of a split's records."""
     records = open_dataset(configured(dataset, **changes)).load(split)
     return [record["text"] for record in records.as_numpy_iterator()]
-
-
-def complaint(dataset: str, split: str = "train", **changes) -> str:
-    with pytest.raises(UserError) as raised:
-        open_dataset(configured(dataset, **changes)).load(split)
-    message = str(raised.value)
-    assert "\n" not in message
-    return message
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Writes a file below the test's folder, creating folders; returns its path."""
-
-    def write(name: str, content: str | bytes) -> str:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = content.encode() if isinstance(content, str) else content
-        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-        return str(path)
-
-    return write
 
 
 @pytest.fixture
@@ -260,7 +222,7 @@ class TestOfTheZoo:
 
     def test_all_open_by_name(self):
         for name in DATASETS:
-            assert load(name, "train")
+            assert next(iter(open_dataset(configured(name)).load("train")))
 
 
 class TestComplaints:
@@ -366,71 +328,3 @@ class TestComplaints:
         assert "--test_path" in complaint(f"text:{path}", test_path=path)
         assert "--train_path" in complaint("python_docs", train_path=path)
         assert "train, validation, test" in complaint(f"text:{path}", "dev")
-
-
-def load_table(dataset: str, split: str = "train", **changes) -> list[tuple[str, str]]:
-    records = open_dataset(configured(dataset, **{"validation_fraction": 0.0, **changes})).load(split)
-    return [(r["text"].decode(), r["label"].decode()) for r in records.as_numpy_iterator()]
-
-
-class TestTables:
-    def test_columns_are_found_by_name(self, write):
-        path = write(
-            "a.tsv", 'id\tlabel\ttext\n1\tgood\tquite "nice"\n\n2\tbad\t\u05e9\u05dc\u05d5\u05dd e\u0301\n'
-        )
-        expected = [('quite "nice"', "good"), ("\u05e9\u05dc\u05d5\u05dd e\u0301", "bad")]
-        assert load_table(f"tsv:{path}") == expected
-        assert load_table(f"tsv:{write('a.tsv.gz', Path(path).read_text())}") == expected
-        named = load_table(f"tsv:{path}", text_column="label", label_column="id")
-        assert named == [("good", "1"), ("bad", "2")]
-
-    def test_columns_are_found_by_number(self, write):
-        path = write("a.tsv", "good\tnice\nbad\tnot nice\n")
-        assert load_table(f"tsv:{path}", text_column="2", label_column="1") == [
-            ("nice", "good"),
-            ("not nice", "bad"),
-        ]
-
-    def test_values_between_commas_may_be_quoted(self, write):
-        path = write("a.csv", '\ufefftext,label\r\n"two\nlines, ""quoted""",x\r\nplain,y\r\n')
-        assert load_table(f"csv:{path}") == [('two\nlines, "quoted"', "x"), ("plain", "y")]
-
-    def test_are_drawn_by_the_seed_in_exact_shares(self, write):
-        rows = [(f"text {index}", str(index % 3)) for index in range(RUN + 500)]
-        path = write("a.tsv", "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
-        parts = [load_table(f"tsv:{path}", split, validation_fraction=0.25) for split in SPLITS[:2]]
-        assert sorted(parts[0] + parts[1]) == sorted(rows)
-        assert len(parts[1]) == len(rows) - int(len(rows) * 0.75)
-        assert parts[1] != load_table(f"tsv:{path}", "validation", validation_fraction=0.25, seed=1)
-
-    def test_splits_of_the_users_own(self, write):
-        paths = {f"{split}_path": write(f"{split}.csv", f"text,label\n{split},x\n") for split in SPLITS}
-        assert [load_table("csv", split, **paths) for split in SPLITS] == [[(split, "x")] for split in SPLITS]
-
-    @pytest.mark.parametrize(
-        ("content", "expected"),
-        [
-            ("text\tkind\na\tb\n", "line 1: no column 'label' among 'text', 'kind'"),
-            ("text\tlabel\na\tb\na\n", "line 3: columns: 1; in the first row: 2"),
-            ("text\tlabel\na\tb\tc\n", "line 2: columns: 3; in the first row: 2"),
-            ("text\tlabel\n  \tb\n", "line 2: the text is empty"),
-            ("text\tlabel\na\t\n", "line 2: the label is empty"),
-            ("text\tlabel\n", "holds no examples"),
-            ("", "no column 'text'"),
-        ],
-    )
-    def test_bad_rows_are_named(self, write, content, expected):
-        path = write("a.tsv", content)
-        message = complaint(f"tsv:{path}")
-        assert path in message
-        assert expected in message
-
-    def test_an_open_quotation_is_named(self, write):
-        assert "line 2: unexpected end of data" in complaint(
-            f"csv:{write('a.csv', 'text,label' + chr(10) + chr(34) + 'a')}"
-        )
-
-    def test_a_number_beyond_the_last_column(self, write):
-        path = write("a.tsv", "a\tb\n")
-        assert "no column 3" in complaint(f"tsv:{path}", text_column="1", label_column="3")
-        assert "no column" in complaint(f"tsv:{path}", text_column="0", label_column="1")

@@ -13,7 +13,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from serving.program import UserError
-from training.datasets import color_names, python_docs, tables, text
+from training.datasets import (
+    color_names,
+    conll,
+    dates,
+    parallel,
+    python_docs,
+    python_source,
+    reading,
+    stories,
+    tables,
+    text,
+    text_dir,
+)
 from training.datasets.base import SPLITS, Dataset, Format
 from training.datasets.splitting import Fractions
 
@@ -21,13 +33,23 @@ __all__ = ["DATASETS", "FORMATS", "Dataset", "open_dataset"]
 
 DATASETS: dict[str, Callable[[Fractions], Dataset]] = {
     "color_names": color_names.open_names,
+    "stories": stories.open_stories,
+    "dates": dates.open_dates,
     "python_docs": python_docs.open_topics,
+    "python_source": python_source.open_source,
 }
 
 FORMATS: dict[str, Format] = {
     "text": text,
     "tsv": tables.Table("\t", quoted=False),
     "csv": tables.Table(",", quoted=True),
+    "jsonl": tables.JsonLines(),
+    "text_dir": text_dir.TextDir(),
+    "conll": conll.Conll(),
+    "conllu": conll.Conllu(),
+    "parallel": parallel.Parallel(),
+    "squad": reading.Squad(),
+    "babi": reading.Babi(),
 }
 
 
@@ -35,7 +57,7 @@ def open_dataset(config: Any) -> Dataset:
     """The data set that `config` asks for.
 
     Reads the fields `dataset`, `train_path`, `validation_path`, `test_path`, `validation_fraction`,
-    `test_fraction`, `text_mode`, `text_column`, `label_column` and `seed`.
+    `test_fraction`, `text_mode`, `seed`, `task` and those of columns.
 
     Raises:
         UserError: an unknown name, a path with nothing to read, fractions that do not add up.

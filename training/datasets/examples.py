@@ -1,19 +1,27 @@
-"""Separate examples, with their splits given or drawn at random."""
+"""Separate examples, with their splits given or drawn at random, and what reads them from files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol, TypeVar
+import io
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from serving.program import UserError
+from training.datasets import files
 from training.datasets.base import SPLITS
+from training.datasets.files import Source
 from training.datasets.splitting import Fractions
 
 Given = TypeVar("Given")
 Columns = dict[str, np.ndarray]  # strings by field, one of each an example
+Example = tuple[str, ...]
+
+BLOCK_EXAMPLES = 1024
 
 
 class Reader(Protocol):
@@ -65,6 +73,67 @@ class Examples:
             first += size
             if chosen.any():
                 yield {field: values[chosen] for field, values in block.items()}
+
+
+class Made:
+    """Examples from a function that makes them, the same ones each time: of `fields`, a string each."""
+
+    def __init__(self, name: str, fields: tuple[str, ...], examples: Callable[[], Iterator[Example]]) -> None:
+        self.name = name
+        self.fields = fields
+        self._examples = examples
+
+    @cached_property
+    def count(self) -> int:
+        return sum(1 for _ in self._examples())
+
+    def blocks(self) -> Iterator[Columns]:
+        examples = self._examples()
+        while block := list(itertools.islice(examples, BLOCK_EXAMPLES)):
+            columns = zip(*block, strict=True)
+            yield {
+                field: np.array([value.encode() for value in values], object)
+                for field, values in zip(self.fields, columns, strict=True)
+            }
+
+
+class FileFormat:
+    """A format of the user's files, for FORMATS: what the examples of a path are."""
+
+    def reader(self, path: str, config: Any) -> Reader:
+        """The examples of what `--dataset=FORMAT:PATH`, or `--train_path=PATH`, names.
+
+        Raises UserError when they are read and something is wrong with them, all of them before the first
+        is used.
+        """
+        raise NotImplementedError
+
+    def open_path(self, path: str, fractions: Fractions, config: Any) -> Examples:
+        """`--dataset=FORMAT:PATH`: the files at PATH, split by `fractions`."""
+        return Examples(dict.fromkeys(SPLITS, self.reader(path, config)), fractions)
+
+    def open_splits(self, paths: Mapping[str, str], config: Any) -> Examples:
+        """`--dataset=FORMAT` with `--train_path` and so on."""
+        return Examples({split: self.reader(path, config) for split, path in paths.items()})
+
+
+def of_files(path: str, fields: tuple[str, ...], read: Callable[[Source], Iterator[Example]]) -> Made:
+    """The examples that `read` finds in the files at a path, one file after the other."""
+    sources = files.find(path)
+    return Made(path, fields, lambda: itertools.chain.from_iterable(map(read, sources)))
+
+
+def lines(source: Source) -> Iterator[tuple[int, str]]:
+    """(number from 1 on, text without its end) of each line. Raises UserError where it is not UTF-8."""
+    with open_text(source) as text:
+        for number, line in enumerate(text, 1):
+            yield number, line.rstrip("\r\n")
+
+
+def open_text(source: Source, newline: str = "\n") -> io.TextIOWrapper:
+    """A source to be read as text. Raises UserError, with line and byte, where it is not UTF-8."""
+    files.scan(source)
+    return io.TextIOWrapper(source.open(), encoding="utf-8-sig", newline=newline)
 
 
 def of_split(given: Mapping[str, Given], split: str) -> Given:

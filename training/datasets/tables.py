@@ -1,55 +1,65 @@
-"""Tables of texts and labels: tab-separated or comma-separated values."""
+"""Tables with an example a row: tab-separated or comma-separated values, and JSON lines."""
 
 from __future__ import annotations
 
 import csv
-import io
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from serving.program import UserError
-from training.datasets import files
-from training.datasets.base import SPLITS
-from training.datasets.examples import Columns, Examples
+from training.datasets import reading
+from training.datasets.examples import Example, FileFormat, Made, lines, of_files, open_text
 from training.datasets.files import Source
-from training.datasets.splitting import Fractions
+from zoo.models import TASKS
 
-BLOCK_ROWS = 1024
 FIELD_CHARACTERS = 1 << 24  # a field's at most
 
 
-@dataclass(frozen=True)
-class Table:
-    """A format of tables, for FORMATS.
+def _columns(config: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The fields that the task needs, and the columns that the user says hold them."""
+    fields = reading.COLUMNS if config.task == "reading" else TASKS[config.task].FIELDS
+    try:
+        return fields, tuple(getattr(config, f"{field}_column") for field in fields)
+    except AttributeError:
+        raise UserError(
+            f"--dataset={config.dataset}: no table has the {' and '.join(fields)} of --task={config.task}"
+        ) from None
 
-    Columns are named by `--text_column` and `--label_column`: as in the first row, or, where both are
-    numbers, by their place from 1 on in a table without such a row. Rows without anything are left out.
+
+def _made(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """The fields of the examples that are made of those of a row."""
+    return reading.FIELDS if fields == reading.COLUMNS else fields
+
+
+def _example(values: Sequence[str], fields: Sequence[str], place: str) -> Example:
+    example = tuple(value.strip() for value in values)
+    for field, value in zip(fields, example, strict=True):
+        if not value:
+            raise UserError(f"{place}: the {field} is empty")
+    return reading.located(*example, place) if fields == reading.COLUMNS else example
+
+
+@dataclass(frozen=True)
+class Table(FileFormat):
+    """A format of tables.
+
+    Columns are named by `--text_column` and so on: as in the first row, or, where all are numbers, by their
+    place from 1 on in a table without such a row. Rows without anything are left out.
     """
 
     delimiter: str
     quoted: bool
 
-    def open_path(self, path: str, fractions: Fractions, config: Any) -> Examples:
-        """`--dataset=tsv:PATH`: the files at PATH, split by `fractions`."""
-        return Examples(dict.fromkeys(SPLITS, self._reader(path, config)), fractions)
+    def reader(self, path: str, config: Any) -> Made:
+        fields, columns = _columns(config)
+        return of_files(path, _made(fields), lambda source: self._examples(source, fields, columns))
 
-    def open_splits(self, paths: Mapping[str, str], config: Any) -> Examples:
-        """`--dataset=tsv` with `--train_path` and so on."""
-        return Examples({split: self._reader(path, config) for split, path in paths.items()})
-
-    def _reader(self, path: str, config: Any) -> Rows:
-        return Rows(path, files.find(path), self, (config.text_column, config.label_column))
-
-    def rows(self, source: Source) -> Iterator[tuple[int, list[str]]]:
+    def _rows(self, source: Source) -> Iterator[tuple[int, list[str]]]:
         """(line number of its end, fields) of each row. Raises UserError where it is no such table."""
         csv.field_size_limit(FIELD_CHARACTERS)
-        with source.open() as file:
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        with open_text(source, newline="") as text:
             reader = csv.reader(
                 text,
                 delimiter=self.delimiter,
@@ -63,56 +73,60 @@ class Table:
             except csv.Error as error:
                 raise UserError(f"{source.name}, line {reader.line_num}: {error}") from error
 
-
-class Rows:
-    """The examples of some tables, one after the other. All are looked through before the first is used."""
-
-    fields: tuple[str, ...] = ("text", "label")
-
-    def __init__(self, name: str, sources: Sequence[Source], table: Table, columns: Sequence[str]) -> None:
-        self.name = name
-        self._sources = sources
-        self._table = table
-        self._columns = columns
-
-    @cached_property
-    def count(self) -> int:
-        for source in self._sources:
-            files.scan(source)  # whether it is text
-        return sum(1 for source in self._sources for _ in self._examples(source))
-
-    def blocks(self) -> Iterator[Columns]:
-        examples = itertools.chain.from_iterable(map(self._examples, self._sources))
-        while block := list(itertools.islice(examples, BLOCK_ROWS)):
-            columns = zip(*block, strict=True)
-            yield {
-                field: np.array([value.encode() for value in values], object)
-                for field, values in zip(self.fields, columns, strict=True)
-            }
-
-    def _examples(self, source: Source) -> Iterator[tuple[str, ...]]:
-        rows = self._table.rows(source)
-        if all(column.isdecimal() for column in self._columns):
-            places, width, header = [int(column) - 1 for column in self._columns], None, None
+    def _examples(self, source: Source, fields: Sequence[str], columns: Sequence[str]) -> Iterator[Example]:
+        rows = self._rows(source)
+        if all(column.isdecimal() for column in columns):
+            places, width = [int(column) - 1 for column in columns], 0
         else:
             header = next(rows, (1, []))[1]
-            places, width = [self._place(column, header, source) for column in self._columns], len(header)
+            places = [
+                _place(field, column, header, source) for field, column in zip(fields, columns, strict=True)
+            ]
+            width = len(header)
         for line, row in rows:
             width = width or len(row)
             if len(row) != width:
                 raise UserError(f"{source.name}, line {line}: columns: {len(row)}; in the first row: {width}")
             if not all(0 <= place < width for place in places):
                 raise UserError(f"{source.name}, line {line}: there is no column {max(places) + 1}: {row}")
-            example = tuple(row[place].strip() for place in places)
-            for field, value in zip(self.fields, example, strict=True):
-                if not value:
-                    raise UserError(f"{source.name}, line {line}: the {field} is empty")
-            yield example
+            yield _example([row[place] for place in places], fields, f"{source.name}, line {line}")
 
-    def _place(self, column: str, header: list[str], source: Source) -> int:
-        if column in header:
-            return header.index(column)
-        raise UserError(
-            f"{source.name}, line 1: no column {column!r} among {', '.join(map(repr, header))}; give "
-            "--text_column and --label_column, by numbers (1, 2 ...) where the first row holds no names"
-        )
+
+def _place(field: str, column: str, header: list[str], source: Source) -> int:
+    if column in header:
+        return header.index(column)
+    raise UserError(
+        f"{source.name}, line 1: no column {column!r} among {', '.join(map(repr, header))}; say which holds "
+        f"the {field} with --{field}_column, by numbers (1, 2 ...) where the first row holds no names"
+    )
+
+
+class JsonLines(FileFormat):
+    """A JSON object a line; `--text_column` and so on name the members: strings, numbers, truth values."""
+
+    def reader(self, path: str, config: Any) -> Made:
+        fields, columns = _columns(config)
+        return of_files(path, _made(fields), lambda source: self._examples(source, fields, columns))
+
+    def _examples(self, source: Source, fields: Sequence[str], columns: Sequence[str]) -> Iterator[Example]:
+        for number, line in lines(source):
+            if not line.strip():
+                continue
+            place = f"{source.name}, line {number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{place}: not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise UserError(f'{place}: expected an object, as in {{"text": ...}}; got {line[:60]}')
+            values = []
+            for field, column in zip(fields, columns, strict=True):
+                if column not in row:
+                    raise UserError(
+                        f"{place}: no member {column!r} among {', '.join(map(repr, row))}; say which holds "
+                        f"the {field} with --{field}_column"
+                    )
+                if not isinstance(row[column], str | int | float):
+                    raise UserError(f"{place}: {column!r} is neither text nor a number: {line[:60]}")
+                values.append(row[column] if isinstance(row[column], str) else json.dumps(row[column]))
+            yield _example(values, fields, place)

@@ -78,6 +78,11 @@ class TaskModel(keras.layers.Layer):
         """The metrics that a model without a network reaches, from batches: the bar to clear."""
         raise NotImplementedError
 
+    def judge(self, records: Iterable[Tensors]) -> dict[str, float]:
+        """Metrics of what the model says when it is used, of batches of raw records; none where `metrics` say
+        all there is to say."""
+        return {}
+
     def signatures(self) -> dict[str, tf.types.experimental.PolymorphicFunction]:
         """Functions to export, by signature name; defaults of arguments become signature defaults."""
         raise NotImplementedError
@@ -89,3 +94,20 @@ class TaskModel(keras.layers.Layer):
     def tables(self) -> list[Any]:
         """What the signatures use beside `variables`, such as tokenizers with their lookup tables."""
         raise NotImplementedError
+
+
+def padded(features: Mapping[str, tf.RaggedTensor]) -> Tensors:
+    """A batch of features: [batch, time, ...], with at least one step, and `mask`."""
+    lengths = features["inputs"].row_lengths()
+    time = tf.maximum(tf.reduce_max(lengths), 1)
+    return {
+        **{name: dense(values, time) for name, values in features.items()},
+        "mask": tf.sequence_mask(lengths, time),
+    }
+
+
+def dense(values: tf.RaggedTensor, time: tf.Tensor) -> tf.Tensor:
+    """Ragged [batch, (time), ...] as [batch, time, ...]."""
+    inner = values.flat_values.shape[1:]
+    shape = tf.stack([-1, tf.cast(time, tf.int64), *inner])
+    return tf.ensure_shape(values.to_tensor(shape=shape), [None, None, *inner])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.metrics import Confusion
-from zoo.models.base import TaskModel, Tensors
+from zoo.models.base import TaskModel, Tensors, padded
 from zoo.models.stack_options import StackOptions, uniform
 from zoo.pooling import POOLINGS
 from zoo.text import TOKENIZERS, Tokenizer
+from zoo.vocabulary import Labels
 from zoo.wrappers import dropout_layer
 
 
@@ -28,7 +27,7 @@ class Classifier(TaskModel):
 
     Args:
         tokenizer: how texts become ids.
-        labels: the names of the classes, in the order of the outputs.
+        labels: the classes, in the order of the outputs.
         embedding_size: of the input embedding; 0 stands for `units`.
         pooling: the encoding of a text, a name of zoo.pooling.POOLINGS.
         output_dropout: on the encoding; -1 stands for `dropout`.
@@ -43,7 +42,7 @@ class Classifier(TaskModel):
     def __init__(
         self,
         tokenizer: Tokenizer,
-        labels: Sequence[str],
+        labels: Labels,
         *,
         embedding_size: int = 0,
         pooling: str = "maximum",
@@ -55,11 +54,8 @@ class Classifier(TaskModel):
         super().__init__(name="classifier", dtype=options.precision)
         self.autocast = False  # states keep their precision
         self.tokenizer = tokenizer
-        self.labels = tuple(labels)
+        self.labels = labels
         self.label_smoothing = label_smoothing
-        self.label_ids = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(list(self.labels), tf.range(len(self.labels))), -1
-        )
         cells = options.cells()
         size, scale = embedding_size or options.units, options.initializer_scale
         self.embedding = keras.layers.Embedding(
@@ -86,23 +82,20 @@ class Classifier(TaskModel):
             dtype=self.variable_dtype,
         )
         self.head.build((None, self.pooling.output_size))
-        self.confusion = Confusion(self.labels)
+        self.confusion = Confusion(self.labels.names)
         self.built = True
 
     @classmethod
     def learn(cls, records, options):
         texts = records.map(lambda record: record["text"])
         tokenizer = TOKENIZERS[options["tokenizer"]].learn(texts, options["vocabulary_size"])
-        found = records.batch(1024).map(lambda batch: tf.unique(batch["label"]).y).as_numpy_iterator()
-        labels = sorted({label.decode() for batch in found for label in batch})
-        if len(labels) < 2:
-            raise ValueError(f"every example has the label {labels[0]!r}: there is nothing to tell apart")
-        return cls._made(tokenizer, labels, options)
+        labels = records.batch(1024).map(lambda batch: batch["label"])
+        return cls._made(tokenizer, Labels.learn(labels, "label"), options)
 
     @classmethod
     def restore(cls, options, assets):
         tokenizer = TOKENIZERS[options["tokenizer"]].from_assets(assets)
-        return cls._made(tokenizer, json.loads(assets["labels.json"]), options)
+        return cls._made(tokenizer, Labels.from_asset(assets["labels.json"]), options)
 
     @classmethod
     def _made(cls, tokenizer, labels, options):
@@ -110,7 +103,7 @@ class Classifier(TaskModel):
         return cls(tokenizer, labels, **own, **StackOptions.chosen(options))
 
     def assets(self):
-        return {**self.tokenizer.assets(), "labels.json": json.dumps(self.labels).encode()}
+        return {**self.tokenizer.assets(), "labels.json": self.labels.asset()}
 
     def features(self, records):
         """texts and labels [batch] -> ragged int32 `inputs`, and int32 `label`, where there are labels.
@@ -121,15 +114,8 @@ class Classifier(TaskModel):
         boundary = tf.fill([tokens.nrows(), 1], self.tokenizer.boundary_id)
         features = {"inputs": tf.concat([tokens, boundary], axis=1)}
         if "label" in records:
-            features["label"] = self._label_ids(records["label"])
+            features["label"] = self.labels.ids(records["label"], "label")
         return features
-
-    def _label_ids(self, labels):
-        ids = self.label_ids.lookup(labels)
-        unknown = tf.boolean_mask(labels, ids < 0)[:1]
-        message = tf.strings.join(["no training example has the label ", tf.strings.reduce_join(unknown)])
-        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(ids >= 0), [message])]):
-            return tf.identity(ids)
 
     def call(self, batch, states=None, training=False):
         outputs, _ = self.stack(self.embedding(batch["inputs"]), mask=batch["mask"], training=training)
@@ -159,7 +145,7 @@ class Classifier(TaskModel):
         counts = np.ones(len(self.labels))
         for batch in training:
             counts += np.bincount(batch["label"], minlength=len(counts))
-        confusion, log_prob = Confusion(self.labels), np.log(counts / counts.sum())
+        confusion, log_prob = Confusion(self.labels.names), np.log(counts / counts.sum())
         for batch in validation:
             labels = batch["label"]
             most = np.full(labels.shape, counts.argmax())
@@ -168,9 +154,7 @@ class Classifier(TaskModel):
 
     def encoded(self, text: tf.Tensor) -> Tensors:
         """The outputs for texts, string [batch]."""
-        inputs = self.features({"text": text})["inputs"]
-        padded = inputs.to_tensor()
-        return self({"inputs": padded, "mask": tf.sequence_mask(inputs.row_lengths(), tf.shape(padded)[1])})
+        return self(padded(self.features({"text": text})))
 
     def signatures(self):
         text, inputs = (tf.TensorSpec([None], tf.string, name) for name in ("text", "inputs"))
@@ -179,11 +163,11 @@ class Classifier(TaskModel):
             return tf.cast(tf.nn.softmax(self.encoded(text)["logits"]), tf.float32)
 
         def names(scores):
-            return tf.repeat(tf.constant([self.labels]), tf.shape(scores)[0], axis=0)
+            return tf.repeat(tf.constant([self.labels.names]), tf.shape(scores)[0], axis=0)
 
         def serving_default(text):
             scores = probabilities(text)
-            label = tf.gather(tf.constant(self.labels), tf.argmax(scores, axis=-1))
+            label = self.labels.of(tf.argmax(scores, axis=-1))
             return {"label": label, "probabilities": scores, "labels": names(scores)}
 
         def classify(inputs):
@@ -209,7 +193,7 @@ class Classifier(TaskModel):
         }
 
     def tables(self):
-        return [self.tokenizer]
+        return [self.tokenizer, self.labels]
 
 
 def example(text: str) -> tf.train.Example:

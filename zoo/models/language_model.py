@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from zoo.heads import FullSoftmax
-from zoo.metrics import Perplexity
+from zoo.metrics import Perplexity, unigram_perplexity
 from zoo.models import language_model_serving
 from zoo.models.base import TaskModel, Tensors
 from zoo.models.stack_options import StackOptions, uniform
@@ -172,7 +171,7 @@ class LanguageModel(TaskModel):
         return total
 
     def update_metrics(self, batch, outputs):
-        characters = tf.gather(self._characters(), batch["targets"])
+        characters = tf.gather(self.tokenizer.characters, batch["targets"])
         self.perplexity.update_state(
             nats=-tf.reduce_sum(self.token_log_prob(batch, outputs)),
             tokens=tf.math.count_nonzero(batch["mask"]),
@@ -191,20 +190,10 @@ class LanguageModel(TaskModel):
 
     def baseline(self, training, validation):
         """The unigram model: each token's frequency in training, plus one."""
-        counts = np.ones(self.tokenizer.vocabulary_size)
-        for batch in training:
-            counts += np.bincount(batch["targets"][batch["mask"]], minlength=len(counts))
-        log_prob = np.log(counts / counts.sum())
-        unigram = Perplexity()
-        for batch in validation:
-            targets = batch["targets"][batch["mask"]]
-            unigram.update_state(-log_prob[targets].sum(), len(targets), self._characters()[targets].sum())
-        return {name: float(value) for name, value in unigram.result().items()}
-
-    def _characters(self) -> np.ndarray:
-        """The number of characters that each id stands for: of UTF-8, all but continuation bytes."""
-        return np.array(
-            [sum(byte & 0xC0 != 0x80 for byte in piece) for piece in self.tokenizer.pieces], np.int32
+        return unigram_perplexity(
+            self.tokenizer.characters,
+            (batch["targets"][batch["mask"]] for batch in training),
+            (batch["targets"][batch["mask"]] for batch in validation),
         )
 
     def signatures(self):

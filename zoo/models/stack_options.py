@@ -61,7 +61,7 @@ class StackOptions:
             for index in range(self.layers)
         ]
 
-    def stack(self, cells: Sequence[Cell], features: int) -> Stack:
+    def stack(self, cells: Sequence[Cell], features: int, name: str = "stack") -> Stack:
         """The cells as a stack, built for inputs of size `features`.
 
         Raises ValueError where a cell has nothing to drop, or cannot start as it was asked to.
@@ -74,7 +74,7 @@ class StackOptions:
             self.locked_dropout,
             self.bidirectional,
             recompute_every=self.recompute_every,
-            name="stack",
+            name=name,
             dtype=self.precision,
         )
         stack.build((None, None, features))
