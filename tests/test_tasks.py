@@ -1,0 +1,168 @@
+"""Every task from raw data to the answers of a server: trained, evaluated, exported, served, queried."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+
+import pytest
+from tiny import DEADLINE, program_command
+
+from serving import client
+from serving.export import export
+from training import evaluate
+from training.config import make_config
+from training.train import train
+from zoo.model_directory import load_model
+
+SMALL = {"units": 16, "embedding_size": 8, "dropout": 0.0, "learning_rate": 0.02, "batch_size": 16}
+
+WORDS = {"DET": ["the", "a"], "NOUN": ["dog", "cat", "bird"], "VERB": ["sees", "hears"]}
+PATTERN = ("DET", "NOUN", "VERB", "DET", "NOUN")
+
+
+def sentences(count):
+    """Sentences of the pattern, in all combinations of words, one after the other."""
+    for number in range(count):
+        yield [
+            (WORDS[tag][(number // (place + 1)) % len(WORDS[tag])], tag) for place, tag in enumerate(PATTERN)
+        ]
+
+
+@contextlib.contextmanager
+def served(config, folder):
+    """Trains, exports and serves; gives the training's result and the server's address."""
+    result = train(config)
+    export(load_model(config.output_dir), folder / "base")
+    command = program_command(
+        "zoo_serve", "--model_name=m", f"--model_base_path={folder / 'base'}", "--port=0"
+    )
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield result, f"127.0.0.1:{json.loads(server.stdout.readline())['port']}"
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(DEADLINE) == 0
+
+
+@pytest.fixture
+def ask(run_program):
+    """Runs zoo-query; gives what people see of its answer, and the JSON line."""
+
+    def ask(address, command, *flags):
+        code, out, err = run_program(client, command, f"--server={address}", "--model=m", *flags)
+        assert (code, err) == (0, "")
+        *shown, last = out.splitlines()
+        return shown, json.loads(last)
+
+    return ask
+
+
+def test_tagging(tmp_path, ask, run_program):
+    rows = ["".join(f"{word}\t{tag}\n" for word, tag in sentence) for sentence in sentences(120)]
+    (tmp_path / "a.conll").write_text("\n".join(rows))
+    given = {
+        "task": "tagging",
+        "dataset": f"conll:{tmp_path / 'a.conll'}",
+        "output_dir": str(tmp_path / "model"),
+    }
+    config = make_config(None, {**SMALL, **given, "character_units": 4, "epochs": 4})
+    with served(config, tmp_path) as (result, address):
+        assert result["best"]["accuracy"] == 1
+        code, out, _ = run_program(evaluate, f"--model_dir={config.output_dir}")
+        line = json.loads(out.splitlines()[-1])
+        assert (code, line["task"], line["accuracy"], line["tokens"]) == (0, "tagging", 1, 60)
+        shown, answer = ask(address, "tag", "--text=The dog sees  a bird.")
+        assert answer["tokens"] == ["The", "dog", "sees", "a", "bird", "."]
+        assert answer["tags"][:5] == list(PATTERN)
+        assert answer["starts"] == [0, 4, 8, 14, 16, 20]
+        assert answer["ends"] == [3, 7, 12, 15, 20, 21]
+        assert all(0 < score <= 1 for score in answer["scores"])
+        for word, tag in zip(answer["tokens"], answer["tags"], strict=True):
+            assert shown[0].index(word) == shown[1].index(tag, shown[0].index(word))
+        assert ask(address, "tag", "--text=")[1]["tokens"] == []
+        long = "the dog " * 5000
+        assert len(ask(address, "tag", f"--text={long}")[1]["tags"]) == 10_000
+        mixed = "\u05e9\u05dc\u05d5\u05dd cafe\u0301"
+        assert ask(address, "tag", f"--text={mixed}")[1]["tokens"] == mixed.split()
+
+
+def test_translation(tmp_path, ask, run_program):
+    words = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four"}
+    pairs = [(a, b) for a in words for b in words] * 6
+    (tmp_path / "a.de").write_text("".join(f"{a} {b}\n" for a, b in pairs))
+    (tmp_path / "a.en").write_text("".join(f"{words[a]} {words[b]}\n" for a, b in pairs))
+    given = {
+        "task": "translation",
+        "dataset": f"parallel:{tmp_path / 'a.de'},{tmp_path / 'a.en'}",
+        "output_dir": str(tmp_path / "model"),
+        "tokenizer": "words",
+    }
+    with served(make_config(None, {**SMALL, **given, "epochs": 20}), tmp_path) as (result, address):
+        assert result["best"]["nats_per_token"] < 0.1
+        code, out, _ = run_program(evaluate, f"--model_dir={tmp_path / 'model'}")
+        line = json.loads(out.splitlines()[-1])
+        assert (code, line["task"], line["exact_match"]) == (0, "translation", 1)
+        assert line["chrf"] == pytest.approx(100)
+        assert 0 <= line["bleu"] <= 100
+        shown, answer = ask(address, "translate", "--text=drei vier", "--beam_width=2")
+        assert shown == [answer["translation"]] == ["three four"]
+        assert -1 < answer["log_prob"] < 0
+        assert (
+            ask(address, "translate", "--text=drei vier", "--max_new_tokens=1")[1]["translation"] == "three"
+        )
+        code, _, err = run_program(
+            client, "translate", f"--server={address}", "--model=m", "--text=a", "--beam_width=99"
+        )
+        assert code == 1
+        assert "beam_width must be between 1 and 32" in err
+
+
+def test_reading(tmp_path, ask, run_program):
+    given = {"task": "reading", "dataset": "stories", "output_dir": str(tmp_path / "model"), "max_steps": 60}
+    with served(make_config(None, {**SMALL, **given, "validation_fraction": 0.02}), tmp_path) as (
+        result,
+        address,
+    ):
+        assert result["best"]["accuracy"] > result["baseline"]["accuracy"]
+        code, out, _ = run_program(evaluate, f"--model_dir={tmp_path / 'model'}")
+        line = json.loads(out.splitlines()[-1])
+        assert (code, line["task"], line["examples"]) == (0, "reading", 100)
+        assert line["exact_match"] == pytest.approx(result["best"]["accuracy"], abs=0.05)
+        assert line["f1"] >= line["exact_match"]
+        context = "John went to the caf\u00e9 garden."
+        shown, answer = ask(address, "answer", f"--context={context}", "--question=Where is John?")
+        assert context.encode()[answer["start"] : answer["end"]].decode() == answer["answer"]
+        assert shown == [f"{answer['answer']}  ({answer['score']:.0%} sure)"]
+
+
+def test_answers_of_a_closed_set(tmp_path, ask):
+    story = "1 Mary is {}.\n2 Is Mary in? \t{}\t1\n"
+    stories = [story.format(*pair) for pair in (("in", "yes"), ("out", "no"))] * 30
+    (tmp_path / "qa.txt").write_text("".join(stories))
+    given = {
+        "task": "reading",
+        "dataset": f"babi:{tmp_path / 'qa.txt'}",
+        "output_dir": str(tmp_path / "model"),
+    }
+    with served(make_config(None, {**SMALL, **given, "epochs": 8}), tmp_path) as (result, address):
+        assert result["best"]["accuracy"] == 1
+        _, answer = ask(address, "answer", "--context=Mary is out.", "--question=Is Mary in?")
+        assert (answer["answer"], answer["start"], answer["end"]) == ("no", -1, -1)
+
+
+def test_embedding(tmp_path, ask):
+    rows = [("red rose", "flower"), ("old oak", "tree")] * 20
+    (tmp_path / "a.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
+    given = {
+        "task": "classification",
+        "dataset": f"tsv:{tmp_path / 'a.tsv'}",
+        "output_dir": str(tmp_path / "model"),
+    }
+    with served(make_config(None, {**SMALL, **given, "epochs": 1}), tmp_path) as (_, address):
+        shown, answer = ask(address, "embed", "--text=red rose")
+        assert len(answer["embedding"]) == 32
+        assert shown[0].startswith("32 numbers: ")
+        assert answer["embedding"] != ask(address, "embed", "--text=old oak")[1]["embedding"]
