@@ -75,7 +75,7 @@ class BigramModel(TaskModel):
         self.built = True
 
     @classmethod
-    def learn(cls, records, options):
+    def learn(cls, records, options, source=None):
         tokenizer = Characters.learn(records.map(lambda record: record["text"]), options["vocabulary_size"])
         return cls(tokenizer, options["dropout"], options["separate_texts"])
 

@@ -121,6 +121,14 @@ class Config:
     temporal_activation_regularization: float = _field(
         0.0, "Added to the loss, times the mean square of its change from step to step.", at_least=0
     )
+    class_weights: str = _field(
+        "none",
+        "A classifier's errors count alike, or balanced: the more the rarer the class was in training.",
+        ("none", "balanced"),
+    )
+    label_separator: str = _field(
+        "", "Between the labels of a text, where it may have several; empty: it has one."
+    )
     label_smoothing: float = _field(
         0.0, "Share of a label's probability that all labels have alike.", at_least=0, below=1
     )
@@ -141,7 +149,22 @@ class Config:
         0, "Keep every n-th state only, and compute the others twice, for long sequences; 0: all.", at_least=0
     )
 
+    initialize_from: str = _field(
+        "",
+        "Model directory whose vocabulary and weights a new model starts from, as a classifier can from a "
+        "language model's.",
+    )
+    gradual_unfreezing: bool = _field(
+        False, "Train the output alone in the first epoch, and a layer more from each epoch on."
+    )
+
     batch_size: int = _field(32, "Sequences a step.", at_least=1)
+    batch_tokens: int = _field(
+        0,
+        "Tokens a step of separate examples, padding included: the longer they are the fewer; 0: as many "
+        "examples as --batch_size says, of any length.",
+        at_least=0,
+    )
     sequence_length: int = _field(
         64, "Steps of truncated back-propagation through time, in continuous text.", at_least=1
     )

@@ -47,11 +47,15 @@ def evaluate(model_dir: str, split: str, changes: dict[str, Any] | None = None) 
         raise UserError(f"{model_dir} was trained on {kind}; give --text_mode accordingly")
     size = config.evaluation_batch_size if dataset.stream else config.batch_size
     with tempfile.TemporaryDirectory() as cache:
-        batches = make_batches(model, dataset, split, size, 256, Path(cache))
+        batches = make_batches(
+            model, dataset, split, size, 256, Path(cache), batch_tokens=config.batch_tokens
+        )
         metrics = Evaluator(model, tf.distribute.get_strategy())(batches)
     records = tqdm(dataset.load(split).batch(64), unit=" batches", file=sys.stderr, mininterval=1.0)
     metrics |= model.judge(records)
     records.close()
+    if report := model.report():
+        print(report)
     return {"task": written["task"], "split": split, **metrics}
 
 

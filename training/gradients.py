@@ -38,21 +38,28 @@ class TrainStep:
         self.optimizer = optimizer
         self.config = config
         self.strategy = strategy
-        self.variables = [variable.value for variable in model.trainable_variables]
+        self.groups = model.layer_groups()
+        self.values = {variable.path: variable.value for variable in model.trainable_variables}
         self._run = tf.function(self._step, autograph=False, reduce_retracing=True)
 
-    def __call__(self, batch: Any, states: Any, step: int) -> tuple[StepResult, Any]:
-        return self._run(batch, states, tf.constant(step))
+    def __call__(self, batch: Any, states: Any, step: int, unfrozen: int = 0) -> tuple[StepResult, Any]:
+        """With `unfrozen`, only so many of the model's groups of layers are trained."""
+        return self._run(batch, states, tf.constant(step), min(unfrozen, len(self.groups)))
 
-    def _step(self, batch, states, step):
+    def _step(self, batch, states, step, unfrozen):
+        groups = self.groups[:unfrozen] if unfrozen else self.groups
+        chosen = {variable.path for group in groups for variable in group}
+        variables = [variable for variable in self.model.trainable_variables if variable.path in chosen]
         states = self.strategy.run(self._reset, args=(states, step))
-        gradients, nats, count, new_states = self.strategy.run(self._gradients, args=(batch, states))
+        gradients, nats, count, new_states = self.strategy.run(
+            lambda batch, states: self._gradients(batch, states, variables), args=(batch, states)
+        )
         nats, count = self._of_one_replica(nats), self._of_one_replica(count)
         norm = self._of_one_replica(self.strategy.run(global_norm, args=(gradients,)))
         finite = tf.math.is_finite(nats) & tf.math.is_finite(norm)
 
         def apply():
-            self.strategy.run(self._apply, args=(gradients, norm))
+            self.strategy.run(lambda *args: self._apply(*args, variables), args=(gradients, norm))
             return tf.constant(True)
 
         applied = tf.cond(finite, apply, lambda: tf.constant(False))
@@ -71,7 +78,7 @@ class TrainStep:
         chance = tf.random.stateless_uniform([batch_size, 1], [self.config.seed + replica, step])
         return _choose(chance < self.config.state_reset, self.model.initial_states(batch_size), states)
 
-    def _gradients(self, batch, states):
+    def _gradients(self, batch, states, variables):
         replica = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
             outputs = self.model(batch, states=states or None, training=True)
@@ -82,7 +89,7 @@ class TrainStep:
         divisor = count if self.config.loss_reduction == "token_mean" else sequences
         gradients = tape.gradient(
             objective,
-            self.variables,
+            [self.values[variable.path] for variable in variables],
             output_gradients=1.0 / tf.maximum(divisor, 1.0),
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
@@ -91,13 +98,13 @@ class TrainStep:
             gradients = replica.all_reduce("SUM", [tf.convert_to_tensor(gradient) for gradient in gradients])
         return gradients, replica.all_reduce("SUM", nats), count, outputs["states"] if states else {}
 
-    def _apply(self, gradients, norm):
+    def _apply(self, gradients, norm, variables):
         gradients = clip(gradients, norm, self.config.clipnorm, self.config.global_clipnorm)
         # Keras sums over replicas once more; these gradients are sums already.
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         if replicas > 1:
             gradients = [gradient / replicas for gradient in gradients]
-        self.optimizer.apply(gradients, self.model.trainable_variables)
+        self.optimizer.apply(gradients, variables)
 
 
 def _choose(condition, new_states, states):

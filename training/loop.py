@@ -135,7 +135,8 @@ class Trainer:
         self.optimizer.learning_rate = rate
         started = time.perf_counter()
         self.callbacks.on_train_batch_begin(step)
-        result, self.states = self.train_step(batch, self.states, step)
+        unfrozen = 1 + step // self.training.steps if self.config.gradual_unfreezing else 0
+        result, self.states = self.train_step(batch, self.states, step, unfrozen)
         tokens = float(result.count)
         logs = {
             "loss": float(result.nats) / max(tokens, 1.0),

@@ -26,7 +26,29 @@ from serving.program import UserError
 from training.datasets.base import Dataset
 from zoo.models import TaskModel
 
-BUCKETS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+BUCKETS = (
+    8,
+    12,
+    16,
+    24,
+    32,
+    48,
+    64,
+    96,
+    128,
+    192,
+    256,
+    384,
+    512,
+    768,
+    1024,
+    1536,
+    2048,
+    3072,
+    4096,
+    6144,
+    8192,
+)
 SHUFFLED_EXAMPLES = 100_000
 TOKEN_BYTES = 4
 
@@ -55,10 +77,11 @@ def make_batches(
     cache_dir: Path,
     seed: int | None = None,
     replicas: int = 1,
+    batch_tokens: int = 0,
 ) -> Batches:
     """A split's batches; shuffled where a seed is given, which also leaves out an incomplete window."""
     if not dataset.stream:
-        return bucketed_batches(model, dataset.load(split), batch_size, seed, replicas)
+        return bucketed_batches(model, dataset.load(split), batch_size, seed, replicas, batch_tokens)
     tokens = write_tokens(model, dataset.load(split), cache_dir / f"{split}.tokens")
     return contiguous_batches(
         tokens, batch_size, sequence_length, drop_remainder=seed is not None, replicas=replicas
@@ -152,9 +175,19 @@ def _named_in_errors(path: Path) -> Iterator[None]:
 
 
 def bucketed_batches(
-    model: TaskModel, records: tf.data.Dataset, batch_size: int, seed: int | None = None, replicas: int = 1
+    model: TaskModel,
+    records: tf.data.Dataset,
+    batch_size: int,
+    seed: int | None = None,
+    replicas: int = 1,
+    batch_tokens: int = 0,
 ) -> Batches:
-    """Examples of similar length together: features padded to [batch, time], and `mask` bool."""
+    """Examples of similar length together: features padded to [batch, time], and `mask` bool.
+
+    With `batch_tokens`, a batch holds as many examples as that is tokens of the longest of its bucket.
+    """
+    rows = [max(batch_tokens // bound, replicas) if batch_tokens else batch_size for bound in BUCKETS]
+    rows = [size // replicas for size in (*rows, rows[-1])]
 
     def open_epoch(epoch: int, first_step: int) -> tf.data.Dataset:
         examples = records
@@ -162,9 +195,7 @@ def bucketed_batches(
             examples = examples.shuffle(SHUFFLED_EXAMPLES, seed=hash((seed, epoch)) % 2**31)
         features = examples.batch(256).map(model.features).unbatch()
         lengths = features.map(lambda example: (example, tf.size(example["inputs"])))
-        batches = lengths.bucket_by_sequence_length(
-            lambda example, length: length, BUCKETS, [batch_size // replicas] * (len(BUCKETS) + 1)
-        )
+        batches = lengths.bucket_by_sequence_length(lambda example, length: length, BUCKETS, rows)
         batches = batches.map(_with_mask).take(whole if seed is not None else -1)
         return _ahead(batches.skip(first_step * replicas))
 

@@ -28,7 +28,15 @@ from training.config import RESUMABLE, Config, config_from_flags, define_flags, 
 from training.datasets import open_dataset
 from training.loop import Trainer
 from training.pipeline import Batches, make_batches
-from zoo.model_directory import ModelDirectoryError, has_weights, read_config, restore_model, write_model
+from training.transfer import start_from
+from zoo.model_directory import (
+    ModelDirectoryError,
+    has_weights,
+    load_model,
+    read_config,
+    restore_model,
+    write_model,
+)
 from zoo.models import TASKS, TaskModel
 
 
@@ -103,10 +111,14 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
             f"--task={config.task} needs records with {' and '.join(task.FIELDS)}; those of "
             f"--dataset={config.dataset} have no {' and '.join(missing)}"
         )
+    source = load_model(config.initialize_from) if config.initialize_from else None
     try:
-        model = task.learn(records, options)
+        model = task.learn(records, options, source)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+    if source:
+        taken = start_from(model, source, config.initialize_from)
+        _report(f"starting from {config.initialize_from}: {', '.join(taken)}")
     packages = ("tensorflow", "keras", "tensorflow-text", "numpy")
     versions = {package: importlib.metadata.version(package) for package in packages}
     if tf.distribute.get_strategy().extended.should_checkpoint:
@@ -137,10 +149,20 @@ def _batches(
     worker = strategy.cluster_resolver.task_id if strategy.cluster_resolver else 0
     cache = Path(config.output_dir) / "cache" / f"worker-{worker}"  # workers may share the directory
     training = make_batches(
-        model, dataset, "train", config.batch_size, config.sequence_length, cache, config.seed, replicas
+        model,
+        dataset,
+        "train",
+        config.batch_size,
+        config.sequence_length,
+        cache,
+        config.seed,
+        replicas,
+        config.batch_tokens,
     )
     size = (config.evaluation_batch_size if dataset.stream else config.batch_size) * replicas
-    validation = make_batches(model, dataset, "validation", size, 256, cache, None, replicas)
+    validation = make_batches(
+        model, dataset, "validation", size, 256, cache, None, replicas, config.batch_tokens
+    )
     return training, validation
 
 

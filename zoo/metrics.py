@@ -101,6 +101,58 @@ class Confusion(keras.metrics.Metric):
             "macro_f1": tf.reduce_mean(tf.math.divide_no_nan(2 * right, either)),
         }
 
+    def table(self) -> str:
+        """For people: rows are actual classes, columns what they were taken for."""
+        rows = self.counts.numpy().astype(int).tolist()
+        return _table(
+            [["", *self.labels], *([label, *row] for label, row in zip(self.labels, rows, strict=True))]
+        )
+
+    def get_config(self):
+        return {"labels": self.labels, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("zoo")
+class LabelSets(keras.metrics.Metric):
+    """How often a classifier of several labels a text has a label right.
+
+    accuracy = texts with exactly the right labels / examples
+    F1 of a label = 2 right / (actual + predicted),  macro F1 the mean over the labels, 0 of those nowhere
+    """
+
+    def __init__(self, labels, name="label_sets", **kwargs):
+        super().__init__(name=name, dtype="float64", **kwargs)
+        self.labels = tuple(labels)
+        # Right, predicted and actual ones of each label.
+        self.counts = self.add_variable((3, len(self.labels)), "zeros", name="counts", dtype="float64")
+        self.totals = self.add_variable((3,), "zeros", name="totals", dtype="float64")
+
+    def update_state(self, labels, predictions, nats):
+        """Add up a batch: which labels texts have and which are said, bool [batch, labels]; total nats."""
+        parts = (labels & predictions, predictions, labels)
+        self.counts.assign_add(
+            tf.stack([tf.math.count_nonzero(part, axis=0, dtype=tf.float64) for part in parts])
+        )
+        exact = tf.reduce_all(tf.equal(labels, predictions), axis=1)
+        totals = (_count(tf.ones_like(exact)), _count(exact), tf.cast(nats, tf.float64))
+        self.totals.assign_add(tf.stack(totals))
+
+    def result(self):
+        right, predicted, actual = tf.unstack(tf.convert_to_tensor(self.counts.value))
+        examples, exact, nats = tf.unstack(tf.convert_to_tensor(self.totals.value))
+        return {
+            "examples": examples,
+            "nats_per_example": tf.math.divide_no_nan(nats, examples),
+            "accuracy": tf.math.divide_no_nan(exact, examples),
+            "macro_f1": tf.reduce_mean(tf.math.divide_no_nan(2 * right, predicted + actual)),
+        }
+
+    def table(self) -> str:
+        """For people: how often each label was there, was said, and both."""
+        header = ["", "actual", "predicted", "right"]
+        right, predicted, actual = self.counts.numpy().astype(int).tolist()
+        return _table([header, *map(list, zip(self.labels, actual, predicted, right, strict=True))])
+
     def get_config(self):
         return {"labels": self.labels, "name": self.name}
 
@@ -194,3 +246,19 @@ class SpanF1(keras.metrics.Metric):
 
 def _count(condition: tf.Tensor) -> tf.Tensor:
     return tf.math.count_nonzero(condition, dtype=tf.float64)
+
+
+def _table(rows: Sequence[Sequence[object]]) -> str:
+    """Columns as wide as their widest entry; numbers on the right."""
+    columns = [[str(entry) for entry in column] for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
+    return "\n".join(
+        "  ".join(
+            [
+                line[0].ljust(widths[0]),
+                *(entry.rjust(w) for entry, w in zip(line[1:], widths[1:], strict=True)),
+            ]
+        )
+        for line in lines
+    )

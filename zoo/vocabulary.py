@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -65,11 +66,12 @@ class Vocabulary(tf.Module):
 
 
 class Labels(tf.Module):
-    """A closed set of names, in the order of the ids that stand for them."""
+    """A closed set of names in the order of their ids, and how often each was in training."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, counts: Mapping[str, int]) -> None:
         super().__init__()
-        self.names = tuple(names)
+        self.names = tuple(counts)
+        self.counts = tuple(counts.values())
         with tf.init_scope():
             rows = tf.lookup.KeyValueTensorInitializer(list(self.names), tf.range(len(self.names)))
             self._table = tf.lookup.StaticHashTable(rows, -1)
@@ -80,10 +82,12 @@ class Labels(tf.Module):
     @classmethod
     def learn(cls, batches: tf.data.Dataset, kind: str) -> Labels:
         """The names in strings [n], sorted. Raises ValueError where there is but one `kind` of them."""
-        names = sorted(name.decode() for name in count(batches))
-        if len(names) < 2:
-            raise ValueError(f"there is nothing to tell apart: the only {kind} in training is {names[0]!r}")
-        return cls(names)
+        counts = {name.decode(): number for name, number in sorted(count(batches).items())}
+        if len(counts) < 2:
+            raise ValueError(
+                f"there is nothing to tell apart: the only {kind} in training is {next(iter(counts))!r}"
+            )
+        return cls(counts)
 
     def ids(self, names: tf.Tensor, kind: str) -> tf.Tensor:
         """int32 ids of names [n]. Raises InvalidArgumentError, in graph, for one that was not learned."""
@@ -97,8 +101,13 @@ class Labels(tf.Module):
         """The names of ids, in their shape."""
         return tf.gather(tf.constant(self.names), ids)
 
+    def balance(self) -> np.ndarray:
+        """float32 weights, by which all names count alike in sum; 1 on average over training."""
+        counts = np.array(self.counts, np.float32)
+        return counts.sum() / (len(counts) * counts)
+
     def asset(self) -> bytes:
-        return json.dumps(self.names).encode()
+        return json.dumps(dict(zip(self.names, self.counts, strict=True)), indent=0).encode()
 
     @classmethod
     def from_asset(cls, content: bytes) -> Labels:

@@ -163,6 +163,16 @@ class Stack(NamedStates):
             new_states |= dict(zip(names, cell_states, strict=True))
         return inputs, new_states
 
+    def layer_variables(self) -> list[list[keras.Variable]]:
+        """The trainable weights of each layer, its skip connection's among them."""
+        return [
+            [
+                *(v for place in self._places(index) for v in self.recurrents[place].trainable_variables),
+                *skip.trainable_variables,
+            ]
+            for index, skip in enumerate(self.skips)
+        ]
+
     def step_weights(self) -> list[dict[str, tf.Tensor]]:
         return [cell.step_weights() for cell in self.cells]
 

@@ -9,6 +9,7 @@ from serving.program import UserError
 from training import config, train
 from training.config import Config, define_flags, make_config, parse_cell_options
 from training.presets import PRESETS
+from training.task_defaults import TASK_DEFAULTS
 from zoo.cells import CELLS
 from zoo.models import TASKS
 from zoo.text import TOKENIZERS
@@ -50,9 +51,16 @@ class TestPrecedence:
 
     @pytest.mark.parametrize("preset", sorted(PRESETS))
     def test_a_preset_overrules_defaults(self, configured, preset):
-        expected = {**dataclasses.asdict(Config()), **PRESETS[preset]}
+        of_task = TASK_DEFAULTS.get(PRESETS[preset].get("task", Config.task), {})
+        expected = {**dataclasses.asdict(Config()), **of_task, **PRESETS[preset]}
         assert dataclasses.asdict(configured(f"--preset={preset}")) == expected
         assert expected != dataclasses.asdict(Config())
+
+    @pytest.mark.parametrize("task", sorted(TASK_DEFAULTS))
+    def test_a_task_overrules_defaults_and_flags_a_task(self, configured, task):
+        expected = {**dataclasses.asdict(Config()), "task": task, **TASK_DEFAULTS[task]}
+        assert dataclasses.asdict(configured(f"--task={task}")) == expected
+        assert configured(f"--task={task}", "--units=7", "--tokenizer=characters").units == 7
 
     def test_a_flag_overrules_a_preset(self, configured):
         made = configured("--preset=zaremba_small", "--units=7", "--optimizer=adamw")

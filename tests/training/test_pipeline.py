@@ -308,3 +308,24 @@ def test_the_data_set_says_how_batches_are_made(tmp_path):
         dataset = open_dataset(tiny(tmp_path, text, text_mode=mode))
         batches = make_batches(model, dataset, "train", 4, 8, tmp_path, seed=1)
         assert (dataset.stream, batches.continuous) == (continuous, continuous)
+
+
+class TestTokenBudget:
+    LENGTHS = (3, 7, 20, 30, 31, 100, 5, 7, 7, 7, 7, 7, 7)
+
+    def batches(self, budget, replicas=1):
+        model = BigramModel(Characters((b"\xef\xbf\xbd", b"\n", b"a")))
+        records = tf.data.Dataset.from_tensor_slices({"text": ["a" * length for length in self.LENGTHS]})
+        return arrays(bucketed_batches(model, records, 4, None, replicas, budget).open(0, 0))
+
+    def test_a_batch_holds_no_more_tokens_but_for_a_single_example(self):
+        batches = self.batches(64)
+        assert sorted(length for batch in batches for length in batch["mask"].sum(1)) == sorted(self.LENGTHS)
+        assert all(batch["inputs"].size <= 64 or len(batch["inputs"]) == 1 for batch in batches)
+        assert [len(b["inputs"]) for b in batches if b["inputs"].shape[1] <= 7] == [
+            8
+        ]  # 64 // 8, the bucket's end
+        assert max(batch["inputs"].size for batch in batches if len(batch["inputs"]) > 1) > 32
+
+    def test_parts_of_replicas_share_the_budget(self):
+        assert all(batch["inputs"].size <= 32 or len(batch["inputs"]) == 1 for batch in self.batches(64, 2))

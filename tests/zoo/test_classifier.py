@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from oracles import log_softmax, pooled, stacked, weights_of
 
-from zoo.metrics import Confusion
+from zoo.metrics import Confusion, LabelSets
 from zoo.models.classifier import Classifier, example
 from zoo.pooling import POOLINGS
 from zoo.text import Characters
@@ -27,7 +27,7 @@ CASES = {
 @pytest.fixture(scope="module", params=CASES)
 def model(request, randomize):
     options = {"units": 5, "precision": "float64", **CASES[request.param]}
-    return randomize(Classifier(TOKENIZER, Labels(LABELS), **options), scale=1.0)
+    return randomize(Classifier(TOKENIZER, Labels(dict.fromkeys(LABELS, 1)), **options), scale=1.0)
 
 
 def ids_of(text):
@@ -55,7 +55,7 @@ def test_logits_are_those_of_each_text_alone(model):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_loss_is_the_cross_entropy(model, smoothing, monkeypatch):
-    monkeypatch.setattr(model, "label_smoothing", smoothing)
+    monkeypatch.setattr(model.labelling, "smoothing", smoothing)
     labels = [2, 0, 1, 1, 0, 2]
     batch = batch_of(model, {"text": TEXTS, "label": [LABELS[label] for label in labels]})
     loss, count = model.loss(batch, model(batch))
@@ -147,3 +147,101 @@ class TestConfusion:
     def test_without_examples(self):
         assert set(Confusion("ab").result()) == {"examples", "nats_per_example", "accuracy", "macro_f1"}
         assert all(float(value) == 0 for value in Confusion("ab").result().values())
+
+
+class TestSeveralLabels:
+    def model(self, randomize, **options):
+        records = {"text": ["ab", "c", "d"], "label": ["x| y", "x", "z"]}
+        settings = {"tokenizer": "characters", "vocabulary_size": 0, "units": 4, "precision": "float64"}
+        settings |= {"label_separator": "|", **options}
+        return randomize(Classifier.learn(tf.data.Dataset.from_tensor_slices(records), settings))
+
+    def test_each_label_has_a_probability_of_its_own(self, randomize):
+        model = self.model(randomize)
+        assert model.labels.names == ("x", "y", "z")
+        assert model.labels.counts == (2, 1, 1)
+        batch = batch_of(model, {"text": ["ab", "c"], "label": ["y|x|x", "z"]})
+        np.testing.assert_array_equal(batch["label"], [[1, 1, 0], [0, 0, 1]])
+        outputs = model(batch)
+        chance = 1 / (1 + np.exp(-outputs["logits"].numpy()))
+        loss, count = model.loss(batch, outputs)
+        expected = -np.log(np.where(batch["label"].numpy() > 0, chance, 1 - chance)).sum()
+        np.testing.assert_allclose([loss, count], [expected, 2], rtol=1e-9)
+        answer = model.signatures()["serving_default"](text=tf.constant(["ab", "c"]))
+        np.testing.assert_allclose(answer["probabilities"], chance, rtol=1e-5)
+        for said, row in zip(answer["label"].numpy(), chance, strict=True):
+            assert said.decode() == "|".join(name for name, p in zip("xyz", row, strict=True) if p > 0.5)
+        model.confusion.reset_state()
+        model.update_metrics(batch, outputs)
+        result = {name: float(value) for name, value in model.confusion.result().items()}
+        exact = np.all((chance > 0.5) == (batch["label"].numpy() > 0), axis=1)
+        assert result["accuracy"] == exact.mean()
+        assert result["nats_per_example"] == pytest.approx(expected / 2)
+
+    def test_smoothing_and_weights(self, randomize):
+        model = self.model(randomize, label_smoothing=0.2, class_weights="balanced")
+        batch = batch_of(model, {"text": ["ab"], "label": ["y"]})
+        outputs = model(batch)
+        chance = 1 / (1 + np.exp(-outputs["logits"].numpy()[0]))
+        share = np.array([0.1, 0.9, 0.1])
+        nats = -share * np.log(chance) - (1 - share) * np.log(1 - chance)
+        weights = 4 / (3 * np.array([2, 1, 1]))
+        np.testing.assert_allclose(model.loss(batch, outputs)[0], (weights * nats).sum(), rtol=1e-6)
+
+    def test_metrics_by_hand(self):
+        metric = LabelSets("abc")
+        actual = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], bool)
+        said = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0]], bool)
+        metric.update_state(actual[:2], said[:2], nats=3.0)
+        metric.update_state(actual[2:], said[2:], nats=0.0)
+        result = {name: float(value) for name, value in metric.result().items()}
+        f1 = (2 * 2 / (3 + 2) + 2 * 1 / (1 + 2) + 0) / 3
+        assert result == pytest.approx(
+            {"examples": 3, "nats_per_example": 1, "accuracy": 1 / 3, "macro_f1": f1}
+        )
+        assert metric.table().splitlines()[1].split() == ["a", "2", "3", "2"]
+
+    def test_an_unseen_label_is_named(self, randomize):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="no training example has the label w"):
+            batch_of(self.model(randomize), {"text": ["a"], "label": ["x|w"]})
+
+    def test_baseline_is_the_frequency_of_each(self, randomize):
+        model = self.model(randomize)
+        targets = np.array([[1, 0, 0], [1, 1, 0]], np.float32)
+        result = model.baseline([{"label": targets}], [{"label": targets[:1]}])
+        shares = np.array([3 / 4, 2 / 4, 1 / 4])
+        assert result["nats_per_example"] == pytest.approx(-np.log([3 / 4, 2 / 4, 3 / 4]).sum())
+        assert shares[0] > 0.5
+
+
+def test_balanced_errors_count_by_the_rarity_of_their_class(model, monkeypatch):
+    labels = Labels({"animal": 6, "colour": 1, "number": 1})
+    monkeypatch.setattr(model.labelling, "weights", labels.balance())
+    np.testing.assert_allclose(labels.balance(), [8 / 18, 8 / 3, 8 / 3])
+    batch = batch_of(model, {"text": ["a", "cab"], "label": ["animal", "number"]})
+    nats = [-log_softmax(logits_in_numpy(model, text))[label] for text, label in (("a", 0), ("cab", 2))]
+    np.testing.assert_allclose(
+        model.loss(batch, model(batch))[0], 8 / 18 * nats[0] + 8 / 3 * nats[1], rtol=1e-6
+    )
+
+
+def test_confusion_is_shown_as_a_table():
+    metric = Confusion(["cat", "dog"])
+    metric.update_state([0, 1, 1, 1], [0, 0, 1, 1], nats=0.0)
+    assert metric.table() == "     cat  dog\ncat    1    0\ndog    1    2"
+
+
+def test_encode_is_what_embed_gives(model):
+    text = tf.constant(TEXTS)
+    np.testing.assert_allclose(
+        model.encode(text), model.signatures()["embed"](text=text)["embedding"], rtol=1e-5
+    )
+
+
+def test_layer_groups_are_all_weights_from_the_output_on(model):
+    groups = model.layer_groups()
+    assert len(groups) == 2 + len(model.stack.cells)
+    assert {v.path for group in groups for v in group} == {v.path for v in model.trainable_variables}
+    assert sum(map(len, groups)) == len(model.trainable_variables)
+    assert any("head" in v.path for v in groups[0])
+    assert [v.path for v in groups[-1]] == [model.embedding.embeddings.path]

@@ -17,7 +17,7 @@ from zoo.vocabulary import Labels, Vocabulary
 
 WORDS = Vocabulary([b"the", b"Mary", b"went", b"to", b"where", b"is", b"garden"])
 CHARACTERS = Characters.learn(tf.data.Dataset.from_tensors("abcdeé \n"))
-ANSWERS = Labels(("no", "yes", "perhaps"))
+ANSWERS = Labels({"no": 1, "yes": 3, "perhaps": 1})
 EXAMPLES = [
     ("Mary went to the garden", "where is Mary", "garden"),
     ("the", "is", "the"),

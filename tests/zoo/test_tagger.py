@@ -30,7 +30,9 @@ CASES = {
 @pytest.fixture(scope="module", params=CASES)
 def model(request, randomize):
     options = {"units": 4, "precision": "float64", **CASES[request.param]}
-    return randomize(Tagger(WORDS, CHARACTERS, Labels(TAGS), "whitespace", **options), scale=0.6)
+    return randomize(
+        Tagger(WORDS, CHARACTERS, Labels(dict.fromkeys(TAGS, 1)), "whitespace", **options), scale=0.6
+    )
 
 
 def vectors(model, tokens):

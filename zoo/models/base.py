@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from zoo.text import TOKENIZERS, Tokenizer
+
 Tensors = dict[str, Any]
 
 
@@ -33,8 +35,16 @@ class TaskModel(keras.layers.Layer):
     separate_texts = True
 
     @classmethod
-    def learn(cls, records: tf.data.Dataset, options: Mapping[str, Any]) -> TaskModel:
-        """A new model: vocabularies from the training records, the rest from options (a Config's fields)."""
+    def learn(
+        cls, records: tf.data.Dataset, options: Mapping[str, Any], source: TaskModel | None = None
+    ) -> TaskModel:
+        """A new model: vocabularies from the training records, the rest from options (a Config's fields).
+
+        With a `source`, whose weights it is to start from, vocabularies are those of that model.
+
+        Raises:
+            ValueError: the records, options or source are not fit for it; says which and why.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -66,6 +76,10 @@ class TaskModel(keras.layers.Layer):
         """What training adds to the total loss, in nats; it is no part of the loss that is reported."""
         return 0.0
 
+    def layer_groups(self) -> list[list[keras.Variable]]:
+        """The trainable weights, from the output's to the input's, as they are unfrozen."""
+        return [self.trainable_variables]
+
     def update_metrics(self, batch: Tensors, outputs: Tensors) -> None:
         """Add a batch to `metrics`, Keras metrics whose `result()` is a dict of the names reported."""
         raise NotImplementedError
@@ -78,10 +92,18 @@ class TaskModel(keras.layers.Layer):
         """The metrics that a model without a network reaches, from batches: the bar to clear."""
         raise NotImplementedError
 
+    def report(self) -> str:
+        """What people may want to look at after an evaluation, beside the metrics' results; several lines."""
+        return ""
+
     def judge(self, records: Iterable[Tensors]) -> dict[str, float]:
         """Metrics of what the model says when it is used, of batches of raw records; none where `metrics` say
         all there is to say."""
         return {}
+
+    def encode(self, text: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Texts, string [batch], as vectors [batch, units]."""
+        raise NotImplementedError
 
     def signatures(self) -> dict[str, tf.types.experimental.PolymorphicFunction]:
         """Functions to export, by signature name; defaults of arguments become signature defaults."""
@@ -111,3 +133,18 @@ def dense(values: tf.RaggedTensor, time: tf.Tensor) -> tf.Tensor:
     inner = values.flat_values.shape[1:]
     shape = tf.stack([-1, tf.cast(time, tf.int64), *inner])
     return tf.ensure_shape(values.to_tensor(shape=shape), [None, None, *inner])
+
+
+def learn_tokenizer(
+    records: tf.data.Dataset, options: Mapping[str, Any], source: TaskModel | None
+) -> Tokenizer:
+    """The tokenizer of a model of texts: the source's, or one learned from the records' `text`."""
+    name = options["tokenizer"]
+    if source is None:
+        texts = records.map(lambda record: record["text"])
+        return TOKENIZERS[name].learn(texts, options["vocabulary_size"])
+    tokenizer = getattr(source, "tokenizer", None)
+    if not isinstance(tokenizer, TOKENIZERS[name]):
+        kind = tokenizer.name if tokenizer else "none of texts"
+        raise ValueError(f"--tokenizer={name}: the tokenizer of the model to start from is {kind}")
+    return tokenizer

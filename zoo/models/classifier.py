@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo.metrics import Confusion
-from zoo.models.base import TaskModel, Tensors, padded
+from zoo.labelling import AnyLabels, OneLabel
+from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
 from zoo.models.stack_options import StackOptions, uniform
 from zoo.pooling import POOLINGS
 from zoo.text import TOKENIZERS, Tokenizer
@@ -31,13 +31,17 @@ class Classifier(TaskModel):
         embedding_size: of the input embedding; 0 stands for `units`.
         pooling: the encoding of a text, a name of zoo.pooling.POOLINGS.
         output_dropout: on the encoding; -1 stands for `dropout`.
-        label_smoothing: share of the target's probability that all labels have alike (Szegedy et al. 2015,
-            arXiv:1512.00567, section 7).
+        label_separator: between the labels of a text, which then may have several; the softmax is a sigmoid
+            for each. Empty where each text has one.
+        label_smoothing, class_weights: see zoo.labelling; weights are "none" or "balanced".
         further options by name: those of `StackOptions`.
     """
 
     FIELDS = ("text", "label")
-    OPTIONS = ("embedding_size", "pooling", "output_dropout", "label_smoothing")
+    OPTIONS = (
+        *("embedding_size", "pooling", "output_dropout"),
+        *("label_separator", "label_smoothing", "class_weights"),
+    )
 
     def __init__(
         self,
@@ -47,7 +51,9 @@ class Classifier(TaskModel):
         embedding_size: int = 0,
         pooling: str = "maximum",
         output_dropout: float = -1.0,
+        label_separator: str = "",
         label_smoothing: float = 0.0,
+        class_weights: str = "none",
         **stack_options: Any,
     ):
         options = StackOptions(**stack_options)
@@ -55,7 +61,10 @@ class Classifier(TaskModel):
         self.autocast = False  # states keep their precision
         self.tokenizer = tokenizer
         self.labels = labels
-        self.label_smoothing = label_smoothing
+        balanced = class_weights == "balanced"
+        self.labelling: OneLabel | AnyLabels = OneLabel(labels, label_smoothing, balanced)
+        if label_separator:
+            self.labelling = AnyLabels(labels, label_separator, label_smoothing, balanced)
         cells = options.cells()
         size, scale = embedding_size or options.units, options.initializer_scale
         self.embedding = keras.layers.Embedding(
@@ -82,14 +91,15 @@ class Classifier(TaskModel):
             dtype=self.variable_dtype,
         )
         self.head.build((None, self.pooling.output_size))
-        self.confusion = Confusion(self.labels.names)
+        self.confusion = self.labelling.metric()
         self.built = True
 
     @classmethod
-    def learn(cls, records, options):
-        texts = records.map(lambda record: record["text"])
-        tokenizer = TOKENIZERS[options["tokenizer"]].learn(texts, options["vocabulary_size"])
+    def learn(cls, records, options, source=None):
+        tokenizer = learn_tokenizer(records, options, source)
         labels = records.batch(1024).map(lambda batch: batch["label"])
+        if separator := options.get("label_separator"):
+            labels = labels.map(lambda names: tf.strings.strip(tf.strings.split(names, separator).values))
         return cls._made(tokenizer, Labels.learn(labels, "label"), options)
 
     @classmethod
@@ -114,7 +124,7 @@ class Classifier(TaskModel):
         boundary = tf.fill([tokens.nrows(), 1], self.tokenizer.boundary_id)
         features = {"inputs": tf.concat([tokens, boundary], axis=1)}
         if "label" in records:
-            features["label"] = self.labels.ids(records["label"], "label")
+            features["label"] = self.labelling.targets(records["label"])
         return features
 
     def call(self, batch, states=None, training=False):
@@ -123,52 +133,51 @@ class Classifier(TaskModel):
         return {"encoding": encoding, "logits": self.head(self.output_dropout(encoding, training=training))}
 
     def loss(self, batch, outputs):
-        count = len(self.labels)
-        targets = tf.one_hot(batch["label"], count, dtype=outputs["logits"].dtype)
-        targets = targets * (1 - self.label_smoothing) + self.label_smoothing / count
-        nats = tf.nn.softmax_cross_entropy_with_logits(targets, outputs["logits"])
+        nats = self.labelling.loss(outputs["logits"], batch["label"])
         return tf.reduce_sum(nats), tf.cast(tf.size(nats), nats.dtype)
 
     def update_metrics(self, batch, outputs):
-        log_prob = tf.nn.log_softmax(outputs["logits"])
-        self.confusion.update_state(
-            labels=batch["label"],
-            predictions=tf.argmax(log_prob, axis=-1, output_type=tf.int32),
-            nats=-tf.reduce_sum(tf.gather(log_prob, batch["label"], batch_dims=1)),
-        )
+        log_prob = self.labelling.log_probabilities(outputs["logits"])
+        self.labelling.update(self.confusion, log_prob, batch["label"])
+
+    def report(self):
+        return self.confusion.table()
 
     def objective(self, metrics):
         return 1 - metrics["accuracy"]
 
     def baseline(self, training, validation):
-        """Every text has the label that is most frequent in training, with its frequency there, plus one."""
-        counts = np.ones(len(self.labels))
-        for batch in training:
-            counts += np.bincount(batch["label"], minlength=len(counts))
-        confusion, log_prob = Confusion(self.labels.names), np.log(counts / counts.sum())
+        """Every text's labels are as likely as they are frequent in training."""
+        prior = self.labelling.prior([batch["label"] for batch in training])
+        metric = self.labelling.metric()
         for batch in validation:
-            labels = batch["label"]
-            most = np.full(labels.shape, counts.argmax())
-            confusion.update_state(labels, most, -log_prob[labels].sum())
-        return {name: float(value) for name, value in confusion.result().items()}
+            log_prob = np.repeat(prior[np.newaxis], len(batch["label"]), axis=0)
+            self.labelling.update(metric, log_prob, batch["label"])
+        return {name: float(value) for name, value in metric.result().items()}
 
-    def encoded(self, text: tf.Tensor) -> Tensors:
+    def encoded(self, text: tf.Tensor, training: bool = False) -> Tensors:
         """The outputs for texts, string [batch]."""
-        return self(padded(self.features({"text": text})))
+        return self(padded(self.features({"text": text})), training=training)
+
+    def encode(self, text, training=False):
+        return self.encoded(text, training)["encoding"]
+
+    def layer_groups(self):
+        output = [*self.head.trainable_variables, *self.pooling.trainable_variables]
+        return [output, *reversed(self.stack.layer_variables()), self.embedding.trainable_variables]
 
     def signatures(self):
         text, inputs = (tf.TensorSpec([None], tf.string, name) for name in ("text", "inputs"))
 
         def probabilities(text):
-            return tf.cast(tf.nn.softmax(self.encoded(text)["logits"]), tf.float32)
+            return tf.cast(self.labelling.probabilities(self.encoded(text)["logits"]), tf.float32)
 
         def names(scores):
             return tf.repeat(tf.constant([self.labels.names]), tf.shape(scores)[0], axis=0)
 
         def serving_default(text):
             scores = probabilities(text)
-            label = self.labels.of(tf.argmax(scores, axis=-1))
-            return {"label": label, "probabilities": scores, "labels": names(scores)}
+            return {"label": self.labelling.said(scores), "probabilities": scores, "labels": names(scores)}
 
         def classify(inputs):
             """Serialized tf.train.Examples with the feature `text`: TensorFlow Serving's Classify request."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from zoo.heads import FullSoftmax
 from zoo.metrics import Perplexity, unigram_perplexity
 from zoo.models import language_model_serving
-from zoo.models.base import TaskModel, Tensors
+from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
 from zoo.models.stack_options import StackOptions, uniform
 from zoo.text import TOKENIZERS, Tokenizer
 from zoo.wrappers import dropout_layer
@@ -100,10 +100,8 @@ class LanguageModel(TaskModel):
         self.built = True
 
     @classmethod
-    def learn(cls, records, options):
-        texts = records.map(lambda record: record["text"])
-        tokenizer = TOKENIZERS[options["tokenizer"]].learn(texts, options["vocabulary_size"])
-        return cls._made(tokenizer, options)
+    def learn(cls, records, options, source=None):
+        return cls._made(learn_tokenizer(records, options, source), options)
 
     @classmethod
     def restore(cls, options, assets):
@@ -125,6 +123,20 @@ class LanguageModel(TaskModel):
         if self.separate_texts:
             targets = tf.concat([targets, boundary], axis=1)
         return {"inputs": tf.concat([boundary, targets], axis=1)[:, :-1], "targets": targets}
+
+    def encode(self, text, training=False):
+        """The last layer's output after the last token."""
+        tokens = self.tokenizer.tokenize(text)
+        boundary = tf.fill([tokens.nrows(), 1], self.tokenizer.boundary_id)
+        batch = padded({"inputs": tf.concat([boundary, tokens], axis=1)})
+        embedded = self._embedded(batch["inputs"], training)
+        outputs, _ = self.stack(embedded, mask=batch["mask"], training=training)
+        last = tf.math.count_nonzero(batch["mask"], axis=1) - 1
+        return tf.cast(tf.gather(outputs, last, batch_dims=1), self.variable_dtype)
+
+    def layer_groups(self):
+        layers = reversed(self.stack.layer_variables())
+        return [self.head.trainable_variables, *layers, self.embedding.trainable_variables]
 
     def initial_states(self, batch_size):
         return self.stack.get_initial_state(batch_size)

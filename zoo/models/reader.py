@@ -100,7 +100,11 @@ class Reader(TaskModel):
         self.built = True
 
     @classmethod
-    def learn(cls, records, options):
+    def learn(cls, records, options, source=None):
+        if source is not None:
+            raise ValueError(
+                "--initialize_from: only classifiers and language models start from another model"
+            )
         if options["tokenizer"] not in CUTS:
             raise ValueError(f"--tokenizer={options['tokenizer']}: a reader has one of {', '.join(CUTS)}")
         cut, batches = CUTS[options["tokenizer"]], records.batch(256)

@@ -85,7 +85,11 @@ class Tagger(TaskModel):
         self.built = True
 
     @classmethod
-    def learn(cls, records, options):
+    def learn(cls, records, options, source=None):
+        if source is not None:
+            raise ValueError(
+                "--initialize_from: only classifiers and language models start from another model"
+            )
         if options["tokenizer"] not in CUTS:
             raise ValueError(f"--tokenizer={options['tokenizer']}: a tagger has one of {', '.join(CUTS)}")
         batches = records.batch(1024)

@@ -106,7 +106,11 @@ class Translator(TaskModel):
         )
 
     @classmethod
-    def learn(cls, records, options):
+    def learn(cls, records, options, source=None):
+        if source is not None:
+            raise ValueError(
+                "--initialize_from: only classifiers and language models start from another model"
+            )
         texts, translations = (records.map(lambda record, f=field: record[f]) for field in cls.FIELDS)
         kind, size = TOKENIZERS[options["tokenizer"]], options["vocabulary_size"]
         if options["shared_vocabulary"]:
