@@ -29,8 +29,10 @@ LAYERS = [
     ],
     ["zoo.spans", "zoo.vocabulary", "zoo.cutting"],
     ["zoo.crf", "zoo.text", "zoo.metrics", "zoo.text_metrics"],
+    ["zoo.labelling"],
     ["zoo.models"],
     ["zoo.model_directory"],
+    ["zoo.encoder"],
 ]
 
 

@@ -59,7 +59,9 @@ class TrainStep:
         finite = tf.math.is_finite(nats) & tf.math.is_finite(norm)
 
         def apply():
-            self.strategy.run(lambda *args: self._apply(*args, variables), args=(gradients, norm))
+            self.strategy.run(
+                lambda gradients, norm: self._apply(gradients, norm, variables), args=(gradients, norm)
+            )
             return tf.constant(True)
 
         applied = tf.cond(finite, apply, lambda: tf.constant(False))

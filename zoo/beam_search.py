@@ -81,7 +81,7 @@ def beam_search(
         ends = possible & tf.equal(chosen, end_id)
         among_best = tf.range(tf.shape(total)[1]) < beam_width[:, tf.newaxis]
 
-        best = _Best(*best[:3], tf.pad(best.ids, [[0, 0], [0, 1]]), best.count)
+        best = best._replace(ids=tf.pad(best.ids, [[0, 0], [0, 1]]))
         done = ends & among_best
         best = _better(best, done, total, ids, now + 1, now, penalty)
 
@@ -108,14 +108,15 @@ def beam_search(
     zeros = tf.zeros([batch_size], tf.int32)
     best = _Best(none, none, zeros, nothing, zeros)
     states = tf.nest.map_structure(lambda state: tf.repeat(state, width, axis=0), states)
+    vector, matrix = tf.TensorShape([None]), tf.TensorShape([None, None])
     _, _, best, _ = tf.while_loop(
         lambda now, beam, best, states: tf.reduce_any(beam.log_prob > impossible),
         body,
         (0, beam, best, states),
         shape_invariants=(
             tf.TensorShape([]),
-            _Beam(*[tf.TensorShape([None, None])] * 2, tf.TensorShape([None, None, None])),
-            _Best(*[tf.TensorShape([None])] * 3, tf.TensorShape([None, None]), tf.TensorShape([None])),
+            _Beam(matrix, matrix, tf.TensorShape([None, None, None])),
+            _Best(vector, vector, vector, matrix, vector),
             tf.nest.map_structure(lambda state: tf.TensorShape([None, *state.shape[1:]]), states),
         ),
     )

@@ -205,7 +205,7 @@ class TestProgram:
         assert json.loads(out.splitlines()[-1]) == {
             "path": str(tmp_path / "1"),
             "version": 1,
-            "signatures": ["generate", "score", "serving_default", "start", "step"],
+            "signatures": ["embed", "generate", "score", "serving_default", "start", "step"],
         }
         assert (tmp_path / "1" / "saved_model.pb").exists()
         assert os.listdir(tmp_path) == ["1"]

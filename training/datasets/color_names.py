@@ -13,8 +13,10 @@ from training.datasets.examples import Example, Examples, Made
 from training.datasets.splitting import Fractions
 
 # Names of hues, each up to the degree of the colour circle that follows it.
-_HUES = (("red", 16), ("orange", 42), ("yellow", 68), ("green", 165), ("turquoise", 192))
-_HUES += (("blue", 257), ("purple", 292), ("pink", 345), ("red", 360))
+_HUES = (
+    *(("red", 16), ("orange", 42), ("yellow", 68), ("green", 165), ("turquoise", 192)),
+    *(("blue", 257), ("purple", 292), ("pink", 345), ("red", 360)),
+)
 
 
 def open_names(fractions: Fractions) -> Examples:

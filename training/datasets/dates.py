@@ -17,8 +17,10 @@ from training.datasets.splitting import Fractions
 COUNT = 20_000
 FIRST, DAYS = date(1900, 1, 1), 73_049
 
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September")
-MONTHS += ("October", "November", "December")
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August", "September"),
+    *("October", "November", "December"),
+)
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 # {d} and {m} are numbers, {dd} and {mm} of two digits, {month} and {weekday} names, {mon} and {wd} their

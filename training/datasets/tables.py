@@ -38,7 +38,10 @@ def _example(values: Sequence[str], fields: Sequence[str], place: str) -> Exampl
     for field, value in zip(fields, example, strict=True):
         if not value:
             raise UserError(f"{place}: the {field} is empty")
-    return reading.located(*example, place) if fields == reading.COLUMNS else example
+    if fields != reading.COLUMNS:
+        return example
+    context, question, answer = example
+    return reading.located(context, question, answer, place)
 
 
 @dataclass(frozen=True)

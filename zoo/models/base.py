@@ -101,8 +101,13 @@ class TaskModel(keras.layers.Layer):
         all there is to say."""
         return {}
 
+    @property
+    def encoding_size(self) -> int:
+        """The size of what `encode` gives."""
+        raise NotImplementedError
+
     def encode(self, text: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Texts, string [batch], as vectors [batch, units]."""
+        """Texts, string [batch], as vectors [batch, encoding_size]."""
         raise NotImplementedError
 
     def signatures(self) -> dict[str, tf.types.experimental.PolymorphicFunction]:
@@ -148,3 +153,18 @@ def learn_tokenizer(
         kind = tokenizer.name if tokenizer else "none of texts"
         raise ValueError(f"--tokenizer={name}: the tokenizer of the model to start from is {kind}")
     return tokenizer
+
+
+def embed_signature(model: TaskModel) -> tf.types.experimental.PolymorphicFunction:
+    """The signature `embed` of any model that encodes texts."""
+
+    def embed(text):
+        return {"embedding": tf.cast(model.encode(text), tf.float32)}
+
+    return tf.function(embed, [tf.TensorSpec([None], tf.string, "text")], autograph=False)
+
+
+def mean_output(outputs: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """The mean over all steps, [batch, units], of outputs [batch, time, units]; zero where there are none."""
+    shares = tf.cast(mask, outputs.dtype)[..., tf.newaxis]
+    return tf.math.divide_no_nan(tf.reduce_sum(outputs * shares, axis=1), tf.reduce_sum(shares, axis=1))

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.labelling import AnyLabels, OneLabel
-from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
+from zoo.models.base import TaskModel, Tensors, embed_signature, learn_tokenizer, padded
 from zoo.models.stack_options import StackOptions, uniform
 from zoo.pooling import POOLINGS
 from zoo.text import TOKENIZERS, Tokenizer
@@ -159,6 +159,10 @@ class Classifier(TaskModel):
         """The outputs for texts, string [batch]."""
         return self(padded(self.features({"text": text})), training=training)
 
+    @property
+    def encoding_size(self):
+        return self.pooling.output_size
+
     def encode(self, text, training=False):
         return self.encoded(text, training)["encoding"]
 
@@ -185,13 +189,10 @@ class Classifier(TaskModel):
             scores = probabilities(text)
             return {"classes": names(scores), "scores": scores}
 
-        def embed(text):
-            return {"embedding": tf.cast(self.encoded(text)["encoding"], tf.float32)}
-
         return {
             "serving_default": tf.function(serving_default, [text], autograph=False),
             "classify": tf.function(classify, [inputs], autograph=False),
-            "embed": tf.function(embed, [text], autograph=False),
+            "embed": embed_signature(self),
         }
 
     def requests(self):

@@ -124,6 +124,10 @@ class LanguageModel(TaskModel):
             targets = tf.concat([targets, boundary], axis=1)
         return {"inputs": tf.concat([boundary, targets], axis=1)[:, :-1], "targets": targets}
 
+    @property
+    def encoding_size(self):
+        return self.stack.output_size
+
     def encode(self, text, training=False):
         """The last layer's output after the last token."""
         tokens = self.tokenizer.tokenize(text)

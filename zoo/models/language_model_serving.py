@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from zoo import decoding
 from zoo.decoding import Sampling
+from zoo.models.base import embed_signature
 
 if TYPE_CHECKING:
     from zoo.models.language_model import LanguageModel
@@ -160,6 +161,7 @@ def signatures(model: LanguageModel) -> dict:
         "generate": generate,
         "score": tf.function(score, input_signature=[text], autograph=False),
         "start": tf.function(start, input_signature=[prompt], autograph=False),
+        "embed": embed_signature(model),
         "step": tf.function(step, input_signature=[state, *settings], autograph=False),
     }
 
@@ -176,5 +178,6 @@ def requests(model: LanguageModel) -> dict:
         "generate": prompts,
         "serving_default": prompts,
         "start": {"prompt": texts},
+        "embed": {"text": texts},
         "step": {"state": state, **greedy},
     }

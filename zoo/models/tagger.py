@@ -11,7 +11,7 @@ import tensorflow as tf
 from zoo.crf import IndependentTags, LinearChainCRF
 from zoo.cutting import CUTS, parts
 from zoo.metrics import Accuracy, SpanF1
-from zoo.models.base import TaskModel, Tensors, dense, padded
+from zoo.models.base import TaskModel, Tensors, dense, embed_signature, mean_output, padded
 from zoo.models.stack_options import StackOptions, uniform
 from zoo.models.words import WordEncoder
 from zoo.spans import mark_spans
@@ -123,11 +123,23 @@ class Tagger(TaskModel):
         return features
 
     def call(self, batch, states=None, training=False):
+        outputs = self._outputs(batch, training)
+        return {"scores": self.scores(self.output_dropout(outputs, training=training))}
+
+    def _outputs(self, batch, training):
         mask = batch["mask"]
         words = self.words(batch["inputs"], batch.get("characters"), mask, training=training)
         outputs, _ = self.stack(words, mask=mask, training=training)
-        outputs = tf.cast(outputs, self.variable_dtype)
-        return {"scores": self.scores(self.output_dropout(outputs, training=training))}
+        return tf.cast(outputs, self.variable_dtype)
+
+    @property
+    def encoding_size(self):
+        return self.stack.output_size
+
+    def encode(self, text, training=False):
+        """The mean of the stack's outputs."""
+        batch = padded(self.words.features(CUTS[self.cut](text).words))
+        return mean_output(self._outputs(batch, training), batch["mask"])
 
     def loss(self, batch, outputs):
         log_likelihood = self.distribution.log_likelihood(outputs["scores"], batch["tags"], batch["mask"])
@@ -183,10 +195,14 @@ class Tagger(TaskModel):
 
     def signatures(self):
         text = tf.TensorSpec([None], tf.string, "text")
-        return {"serving_default": tf.function(lambda text: self.tagged(text), [text], autograph=False)}
+        return {
+            "serving_default": tf.function(lambda text: self.tagged(text), [text], autograph=False),
+            "embed": embed_signature(self),
+        }
 
     def requests(self):
-        return {"serving_default": {"text": ["", "a", "What is this about, and what isn't?"]}}
+        texts = ["", "a", "What is this about, and what isn't?"]
+        return {name: {"text": texts} for name in ("serving_default", "embed")}
 
     def tables(self):
         return [self.words.words, self.words.characters, self.tags]

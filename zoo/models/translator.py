@@ -13,7 +13,7 @@ from zoo.attention import ATTENTIONS
 from zoo.beam_search import MAX_BEAM_WIDTH, beam_search
 from zoo.heads import FullSoftmax
 from zoo.metrics import Perplexity, unigram_perplexity
-from zoo.models.base import TaskModel, padded
+from zoo.models.base import TaskModel, embed_signature, mean_output, padded
 from zoo.models.stack_options import StackOptions, uniform
 from zoo.text import TOKENIZERS, Tokenizer
 from zoo.wrappers import dropout_layer
@@ -172,11 +172,22 @@ class Translator(TaskModel):
         final = [tf.cast(states[name], self.variable_dtype) for name in self.encoder.state_size]
         sizes = self.decoder.state_size
         first = tf.split(self.bridge(tf.concat(final, axis=-1)), list(sizes.values()), axis=-1)
-        memory = ()
+        memory: tuple = ()
         if self.attention:
             outputs = tf.cast(outputs, self.variable_dtype)
             memory = (self.attention.keys(outputs), outputs, batch["mask"])
         return memory, dict(zip(sizes, first, strict=True))
+
+    @property
+    def encoding_size(self):
+        return self.encoder.output_size
+
+    def encode(self, text, training=False):
+        """The mean of the encoder's outputs."""
+        batch = padded({"inputs": _ended(self.source_tokenizer, text)})
+        embedded = self.source_embedding(batch["inputs"])
+        outputs, _ = self.encoder(embedded, mask=batch["mask"], training=training)
+        return mean_output(tf.cast(outputs, self.variable_dtype), batch["mask"])
 
     def _attended(self, hidden, memory):
         if not self.attention:
@@ -290,7 +301,10 @@ class Translator(TaskModel):
             return self.translated(text, beam_width, max_new_tokens)
 
         setting = [tf.TensorSpec([None], tf.int32, name) for name in ("beam_width", "max_new_tokens")]
-        signatures = {"serving_default": tf.function(serving_default, [text, *setting], autograph=False)}
+        signatures = {
+            "serving_default": tf.function(serving_default, [text, *setting], autograph=False),
+            "embed": embed_signature(self),
+        }
         if self.attention:
             signatures["align"] = tf.function(self.aligned, [text, translation], autograph=False)
         return signatures
@@ -298,7 +312,8 @@ class Translator(TaskModel):
     def requests(self):
         texts = ["", "a", "What is this about?"]
         requests: dict[str, dict[str, Any]] = {
-            "serving_default": {"text": texts, "beam_width": [1, 2, 3], "max_new_tokens": [5]}
+            "serving_default": {"text": texts, "beam_width": [1, 2, 3], "max_new_tokens": [5]},
+            "embed": {"text": texts},
         }
         if self.attention:
             requests["align"] = {"text": texts, "translation": texts[::-1]}

@@ -1,0 +1,44 @@
+"""A trained model's encoder as a Keras layer: texts in, vectors out, to be reused and fine-tuned."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+import tensorflow as tf
+
+from zoo.model_directory import load_model
+from zoo.models import TaskModel
+
+
+class TextEncoder(keras.layers.Layer):
+    """Texts, string [batch], as vectors [batch, units], by what a model of the zoo has learned.
+
+    What the vector is, each task says: of a classifier what its output layer reads, of a language model the
+    last output, of others the mean of all outputs. The weights are trained along with the model around it,
+    unless `trainable` is set to False.
+
+    Args:
+        model: any that encodes texts; readers do not, since they read two.
+    """
+
+    def __init__(self, model: TaskModel, **kwargs):
+        super().__init__(**{"name": "text_encoder", **kwargs})
+        self.model = model
+        self.units = model.encoding_size
+        self.built = True
+
+    @classmethod
+    def from_model_dir(cls, model_dir: str | os.PathLike, **kwargs) -> TextEncoder:
+        """The encoder of a directory that zoo-train wrote.
+
+        Raises:
+            ModelDirectoryError: a file is missing or damaged.
+        """
+        return cls(load_model(model_dir), **kwargs)
+
+    def call(self, text, training=False):
+        return self.model.encode(tf.convert_to_tensor(text), training=training)
+
+    def compute_output_spec(self, text, training=False):
+        return keras.KerasTensor((text.shape[0], self.units), dtype=self.model.variable_dtype)
