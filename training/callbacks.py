@@ -23,17 +23,23 @@ from tqdm import tqdm
 from serving.program import UserError
 from training.checkpoints import Progress
 from training.schedules import evaluations_since_best
+from zoo.metrics import Perplexity
 from zoo.model_directory import BEST_WEIGHTS, tensors_of, write_file, write_tensors
 from zoo.models import TaskModel
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Loss, perplexity, gradient norm and tokens/s on stderr; a line now and then where it is no terminal."""
+    """Loss, gradient norm, speed and, where it makes sense, perplexity on stderr; a line now and then where it is
+    no terminal."""
 
     def __init__(self, total_steps: int, progress: Progress):
         super().__init__()
         self.total_steps = total_steps
         self.progress = progress
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.has_perplexity = any(isinstance(metric, Perplexity) for metric in model.metrics)
 
     def on_train_begin(self, logs=None):
         terminal = sys.stderr.isatty()
@@ -55,10 +61,10 @@ class ProgressBar(keras.callbacks.Callback):
         if math.isfinite(logs["loss"]):
             self.nats = logs["loss"] if self.nats is None else 0.98 * self.nats + 0.02 * logs["loss"]
         shown = {"loss": f"{self.nats or math.nan:.3f}"}
-        if self.nats is not None and self.nats < 50:
+        if self.has_perplexity and self.nats is not None and self.nats < 50:
             shown["ppl"] = f"{math.exp(self.nats):.2f}"
         shown["norm"] = f"{logs['gradient_norm']:.2f}"
-        shown["tok/s"] = f"{self.tokens / max(self.seconds, 1e-9):,.0f}"
+        shown[f"{self.model.PREDICTIONS}/s"] = f"{self.tokens / max(self.seconds, 1e-9):,.0f}"
         if self.progress.skipped:
             shown["skipped"] = str(self.progress.skipped)
         self.bar.set_postfix(shown, refresh=False)

@@ -45,6 +45,7 @@ class Config:
     output_dir: str = _field("", "Model directory; the same command with the same directory resumes.")
 
     dataset: str = _field("python_docs", "A data set of the zoo, or FORMAT:PATH, such as text:FILE.")
+    data_dir: str = _field("~/.cache/rnn-zoo", "Folder that public data sets are fetched to.")
     train_path: str = _field("", "Training split, with --dataset=FORMAT; a file, a folder or a glob.")
     validation_path: str = _field("", "Validation split, with --dataset=FORMAT.")
     test_path: str = _field("", "Test split, with --dataset=FORMAT.")
@@ -227,8 +228,8 @@ class Config:
         _check_cell_options(CELLS[self.cell], parse_cell_options(self.cell_options))
 
 
-# Fields that a resumed run may change: how long it goes on, and where it lies.
-RESUMABLE = frozenset({"output_dir", "epochs", "max_steps", "checkpoint_every", "early_stopping"})
+# Fields that a resumed run may change: how long it goes on, and where things lie.
+RESUMABLE = frozenset({"output_dir", "data_dir", "epochs", "max_steps", "checkpoint_every", "early_stopping"})
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
@@ -289,7 +290,15 @@ def _cell_options(cell: type[Cell]) -> dict[str, str]:
 
 
 DATA_FIELDS = (
-    *("dataset", "train_path", "validation_path", "test_path", "validation_fraction", "test_fraction"),
+    *(
+        "dataset",
+        "data_dir",
+        "train_path",
+        "validation_path",
+        "test_path",
+        "validation_fraction",
+        "test_fraction",
+    ),
     *("text_mode", "text_column", "label_column", "translation_column", "context_column"),
     *("question_column", "answer_column", "token_column", "tag_column"),
     *("seed", "batch_size", "evaluation_batch_size"),

@@ -1,8 +1,9 @@
 """Data sets by name: what `--dataset` takes.
 
-`--dataset=NAME` is a data set of the zoo, `--dataset=FORMAT:PATH` the user's own files, split by fractions,
-and `--dataset=FORMAT` with `--train_path` and so on the user's own splits. A data set is a class with
-`stream` and `load` (see `base.Dataset`); one more is a file here and a line in DATASETS or FORMATS.
+`--dataset=NAME` is a data set of the zoo, or a public one that is fetched; `--dataset=FORMAT:PATH` the
+user's own files, split by fractions, and `--dataset=FORMAT` with `--train_path` and so on the user's own
+splits. A data set is a class with `stream` and `load` (see `base.Dataset`); one more is a file here and a line
+in DATASETS or FORMATS, a public one an entry in PUBLIC.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from training.datasets import (
     text_dir,
 )
 from training.datasets.base import SPLITS, Dataset, Format
+from training.datasets.public import PUBLIC, PublicSet
 from training.datasets.splitting import Fractions
 
 __all__ = ["DATASETS", "FORMATS", "Dataset", "open_dataset"]
@@ -77,6 +79,8 @@ def open_dataset(config: Any) -> Dataset:
         return FORMATS[name].open_path(path, fractions, config)
     if name in DATASETS and not separator:
         return DATASETS[name](fractions)
+    if name in PUBLIC and not separator:
+        return PublicSet(name, PUBLIC[name], FORMATS[PUBLIC[name].format], config)
     raise UserError(_unknown(config.dataset, name, bool(separator)))
 
 
@@ -89,14 +93,15 @@ def _open_splits(name: str, paths: dict[str, str], config: Any) -> Dataset:
 
 
 def _unknown(value: str, name: str, has_path: bool) -> str:
-    if has_path and name not in DATASETS:
+    known = {*DATASETS, *PUBLIC}
+    if has_path and name not in known:
         return f"unknown format {name!r} in --dataset={value}; expected one of: {_listed(FORMATS)}"
     if has_path:
         return f"--dataset={value}: {name!r} takes no path; say --dataset={name}"
-    expected = f"expected one of: {_listed(DATASETS)}; or FORMAT:PATH, FORMAT one of: {_listed(FORMATS)}"
+    expected = f"expected one of: {_listed(known)}; or FORMAT:PATH, FORMAT one of: {_listed(FORMATS)}"
     if os.path.exists(value):
         return f"unknown data set {value!r}; for a file or folder say --dataset=text:{value} ({expected})"
-    near = difflib.get_close_matches(name, [*DATASETS, *FORMATS], n=1)
+    near = difflib.get_close_matches(name, [*known, *FORMATS], n=1)
     suggestion = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown data set {value!r}{suggestion}; {expected}"
 

@@ -28,10 +28,12 @@ class TaskModel(keras.layers.Layer):
 
     Attributes:
         FIELDS: what a record has to have.
+        PREDICTIONS: what the loss is counted by.
         separate_texts: records are examples of their own, not pieces of one continuous text.
     """
 
     FIELDS: tuple[str, ...] = ("text",)
+    PREDICTIONS = "tokens"
     separate_texts = True
 
     @classmethod

@@ -37,6 +37,7 @@ class Classifier(TaskModel):
         further options by name: those of `StackOptions`.
     """
 
+    PREDICTIONS = "examples"
     FIELDS = ("text", "label")
     OPTIONS = (
         *("embedding_size", "pooling", "output_dropout"),

@@ -47,6 +47,7 @@ class Reader(TaskModel):
     paper: the context's recurrence reads q, so that it can follow what is asked for.
     """
 
+    PREDICTIONS = "examples"
     FIELDS = ("context", "question", "answer", "start")
     OPTIONS = ("embedding_size", "character_units", "output_dropout")
 
