@@ -164,6 +164,11 @@ class TestClassification:
             shown = run(*ask, "--text=the sky").stdout.splitlines()
             assert shown[0].endswith("%  blue")
             check_classify_request(address, self.WORDS, self.KINDS)
+            embed = ("zoo_query", "embed", f"--server={address}", "--model=c")
+            sky, again, grass = (run(*embed, f"--text=the {word}") for word in ("sky", "sky", "grass"))
+            assert last_line(sky)["embedding"] == last_line(again)["embedding"]
+            assert last_line(sky)["embedding"] != last_line(grass)["embedding"]
+            assert sky.stdout.startswith(f"{len(last_line(sky)['embedding'])} numbers: ")
             unlike = run("zoo_query", "score", f"--server={address}", "--model=c", "--text=a")
             assert unlike.returncode == 1
             server.send_signal(signal.SIGTERM)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
+PORTS = ("8500", "8600", "8700", "8800", "8900")
 SMALL = ["--max_steps=2", "--units=8", "--embedding_size=8"]
 
 
@@ -37,6 +38,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     (folder / "shakespeare.txt").write_text("To be, or not to be: that is the question.\n" * 200)
     (folder / "reviews.tsv").write_text("text\tlabel\n" + "A fine film.\tgood\nA dull one.\tbad\n" * 20)
+    tokens = ["1\tDogs\t_\tNOUN" + "\t_" * 6, "2\tbark\t_\tVERB" + "\t_" * 6]
+    (folder / "sentences.conllu").write_text(("\n".join(tokens) + "\n\n") * 20)
     return folder
 
 
@@ -44,9 +47,9 @@ def folder(tmp_path_factory):
 def ports():
     """A free port for each that the README names."""
     with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
         free = [str(probe.getsockname()[1]) for probe in probes]
-    return dict(zip(("8500", "8600"), free, strict=True))
+    return dict(zip(PORTS, free, strict=True))
 
 
 def test_every_program_is_shown():

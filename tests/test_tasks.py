@@ -151,18 +151,3 @@ def test_answers_of_a_closed_set(tmp_path, ask):
         assert result["best"]["accuracy"] == 1
         _, answer = ask(address, "answer", "--context=Mary is out.", "--question=Is Mary in?")
         assert (answer["answer"], answer["start"], answer["end"]) == ("no", -1, -1)
-
-
-def test_embedding(tmp_path, ask):
-    rows = [("red rose", "flower"), ("old oak", "tree")] * 20
-    (tmp_path / "a.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
-    given = {
-        "task": "classification",
-        "dataset": f"tsv:{tmp_path / 'a.tsv'}",
-        "output_dir": str(tmp_path / "model"),
-    }
-    with served(make_config(None, {**SMALL, **given, "epochs": 1}), tmp_path) as (_, address):
-        shown, answer = ask(address, "embed", "--text=red rose")
-        assert len(answer["embedding"]) == 32
-        assert shown[0].startswith("32 numbers: ")
-        assert answer["embedding"] != ask(address, "embed", "--text=old oak")[1]["embedding"]

@@ -29,8 +29,7 @@ from zoo.models import TaskModel
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Loss, gradient norm, speed and, where it makes sense, perplexity on stderr; a line now and then where it is
-    no terminal."""
+    """Loss, norm, speed and, of models that have one, perplexity on stderr; lines where it is no terminal."""
 
     def __init__(self, total_steps: int, progress: Progress):
         super().__init__()

@@ -319,7 +319,7 @@ def test_progress_is_shown_with_loss_perplexity_norm_and_speed(tmp_path, capsys)
     assert float(shown["loss"]) == pytest.approx(nats, abs=6e-4)
     assert float(shown["ppl"]) == pytest.approx(np.exp(nats), abs=6e-3)
     assert float(shown["norm"]) == pytest.approx(kept.steps[-1]["gradient_norm"], abs=6e-3)
-    assert float(shown["tok/s"].replace(",", "")) > 0
+    assert float(shown["tokens/s"].replace(",", "")) > 0
 
 
 class TestCallbacks:

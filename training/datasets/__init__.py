@@ -2,8 +2,8 @@
 
 `--dataset=NAME` is a data set of the zoo, or a public one that is fetched; `--dataset=FORMAT:PATH` the
 user's own files, split by fractions, and `--dataset=FORMAT` with `--train_path` and so on the user's own
-splits. A data set is a class with `stream` and `load` (see `base.Dataset`); one more is a file here and a line
-in DATASETS or FORMATS, a public one an entry in PUBLIC.
+splits. A data set is a class with `stream` and `load` (see `base.Dataset`); one more is a file here and a
+line in DATASETS or FORMATS, a public one an entry in PUBLIC.
 """
 
 from __future__ import annotations

@@ -145,6 +145,6 @@ def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         return
     with tarfile.open(archive) as tar:
         for member in tar:
-            source = tar.extractfile(member) if member.isfile() else None
-            if source:
-                yield member.name.removeprefix("./"), source
+            content = tar.extractfile(member) if member.isfile() else None
+            if content:
+                yield member.name.removeprefix("./"), content
