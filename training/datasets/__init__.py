@@ -30,6 +30,7 @@ from training.datasets import (
 from training.datasets.base import SPLITS, Dataset, Format
 from training.datasets.public import PUBLIC, PublicSet
 from training.datasets.splitting import Fractions
+from training.datasets.tensorflow_datasets import TensorFlowDatasets
 
 __all__ = ["DATASETS", "FORMATS", "Dataset", "open_dataset"]
 
@@ -52,6 +53,7 @@ FORMATS: dict[str, Format] = {
     "parallel": parallel.Parallel(),
     "squad": reading.Squad(),
     "babi": reading.Babi(),
+    "tfds": TensorFlowDatasets(),
 }
 
 
