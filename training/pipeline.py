@@ -81,7 +81,15 @@ def make_batches(
 ) -> Batches:
     """A split's batches; shuffled where a seed is given, which also leaves out an incomplete window."""
     if not dataset.stream:
-        return bucketed_batches(model, dataset.load(split), batch_size, seed, replicas, batch_tokens)
+        return bucketed_batches(
+            model,
+            dataset.load(split),
+            batch_size,
+            seed,
+            replicas,
+            batch_tokens,
+            cache_dir / f"{split}.features",
+        )
     tokens = write_tokens(model, dataset.load(split), cache_dir / f"{split}.tokens")
     return contiguous_batches(
         tokens, batch_size, sequence_length, drop_remainder=seed is not None, replicas=replicas
@@ -181,26 +189,31 @@ def bucketed_batches(
     seed: int | None = None,
     replicas: int = 1,
     batch_tokens: int = 0,
+    cache: Path | None = None,
 ) -> Batches:
     """Examples of similar length together: features padded to [batch, time], and `mask` bool.
 
-    With `batch_tokens`, a batch holds as many examples as that is tokens of the longest of its bucket.
+    With `batch_tokens`, a batch holds as many examples as that is tokens of the longest of its bucket. With
+    `cache`, features are made once, and kept on disk below that name for all epochs.
     """
     rows = [max(batch_tokens // bound, replicas) if batch_tokens else batch_size for bound in BUCKETS]
     rows = [size // replicas for size in (*rows, rows[-1])]
 
+    examples = records.batch(256).map(model.features).unbatch()
+    if cache:
+        examples = examples.cache(_fresh(cache))
+
     def open_epoch(epoch: int, first_step: int) -> tf.data.Dataset:
-        examples = records
+        features = examples
         if seed is not None:
-            examples = examples.shuffle(SHUFFLED_EXAMPLES, seed=hash((seed, epoch)) % 2**31)
-        features = examples.batch(256).map(model.features).unbatch()
+            features = features.shuffle(SHUFFLED_EXAMPLES, seed=hash((seed, epoch)) % 2**31)
         lengths = features.map(lambda example: (example, tf.size(example["inputs"])))
         batches = lengths.bucket_by_sequence_length(lambda example, length: length, BUCKETS, rows)
         batches = batches.map(_with_mask).take(whole if seed is not None else -1)
         return _ahead(batches.skip(first_step * replicas))
 
     parts, whole, fingerprint = 0, -1, hashlib.sha256()
-    for batch in _checked(open_epoch(0, 0).as_numpy_iterator()):
+    for batch in _checked(open_epoch(0, 0).as_numpy_iterator(), cache):
         if (longest := batch["inputs"].shape[1]) >= BUCKETS[-1]:
             raise UserError(
                 f"an example of {longest:,} tokens; separate examples have to have fewer than "
@@ -215,6 +228,14 @@ def bucketed_batches(
     return Batches(parts // replicas, False, batch_size, fingerprint.hexdigest(), open_epoch)
 
 
+def _fresh(path: Path) -> str:
+    """A name for files that are not there yet: what a run that was killed left is not gone on with."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for old in path.parent.glob(f"{path.name}*"):
+        old.unlink()
+    return str(path)
+
+
 def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Some batches are made while others are used.
 
@@ -225,13 +246,18 @@ def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(8).with_options(options)
 
 
-def _checked(batches: Iterator) -> Iterator:
-    """The batches. Raises UserError for what a model's `features` asserts of its records."""
+def _checked(batches: Iterator, cache: Path | None) -> Iterator:
+    """The batches.
+
+    Raises UserError for what a model's `features` asserts of its records, and where the cache has no room.
+    """
     try:
         yield from batches
     except tf.errors.InvalidArgumentError as error:
         found = re.search(r"assertion failed: \[(.*?)\]", error.message)
         raise UserError(found[1] if found else error.message) from error
+    except (tf.errors.ResourceExhaustedError, tf.errors.InternalError) as error:
+        raise UserError(f"{cache}: {error.message}") from error
 
 
 def _with_mask(features: dict[str, tf.Tensor], lengths: tf.Tensor) -> dict[str, tf.Tensor]:

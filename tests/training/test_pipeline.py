@@ -1,12 +1,15 @@
 """Batches against plain NumPy slicing: what is in them, in which order, and whether state is carried."""
 
 import itertools
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny import BigramModel, prose, tiny
+from tiny import DEADLINE, BigramModel, prose, tiny
 
 from serving.program import UserError
 from training import pipeline
@@ -322,10 +325,63 @@ class TestTokenBudget:
         batches = self.batches(64)
         assert sorted(length for batch in batches for length in batch["mask"].sum(1)) == sorted(self.LENGTHS)
         assert all(batch["inputs"].size <= 64 or len(batch["inputs"]) == 1 for batch in batches)
-        assert [len(b["inputs"]) for b in batches if b["inputs"].shape[1] <= 7] == [
-            8
-        ]  # 64 // 8, the bucket's end
+        short = [len(batch["inputs"]) for batch in batches if batch["inputs"].shape[1] <= 7]
+        assert short == [8, 1]  # 64 tokens of 8, where the bucket ends
         assert max(batch["inputs"].size for batch in batches if len(batch["inputs"]) > 1) > 32
 
     def test_parts_of_replicas_share_the_budget(self):
         assert all(batch["inputs"].size <= 32 or len(batch["inputs"]) == 1 for batch in self.batches(64, 2))
+
+
+class TestFeatureCache:
+    TEXTS = ("ab", "b", "abba", "a" * 20)
+
+    def batches(self, folder, texts=TEXTS, seed=1):
+        model = BigramModel(Characters((b"\xef\xbf\xbd", b"\n", b"a", b"b")))
+        read = []
+
+        def blocks():
+            read.append(True)
+            yield list(texts)
+
+        signature = tf.TensorSpec([None], tf.string)
+        records = tf.data.Dataset.from_generator(blocks, output_signature=signature).unbatch()
+        records = records.map(lambda text: {"text": text})
+        return bucketed_batches(model, records, 2, seed, cache=folder / "train.features"), read
+
+    def test_records_are_read_once_for_all_epochs(self, tmp_path):
+        cached, read = self.batches(tmp_path / "deep")
+        epochs = [arrays(cached.open(epoch, 0)) for epoch in (0, 1, 2, 0)]
+        assert len(read) == 1
+        plain = bucketed_batches(*self.plain(), 1)
+        for epoch, batches in zip((0, 1, 2, 0), epochs, strict=True):
+            for ours, theirs in zip(batches, arrays(plain.open(epoch, 0)), strict=True):
+                assert all((ours[name] == theirs[name]).all() for name in theirs)
+        assert cached.fingerprint == plain.fingerprint
+
+    def plain(self):
+        model = BigramModel(Characters((b"\xef\xbf\xbd", b"\n", b"a", b"b")))
+        return model, tf.data.Dataset.from_tensor_slices({"text": list(self.TEXTS)}), 2
+
+    def test_what_another_run_left_is_not_gone_on_with(self, tmp_path):
+        first, _ = self.batches(tmp_path)
+        for path in tmp_path.glob("train.features*"):
+            path.write_bytes(b"broken")
+        (tmp_path / "train.features_0.lockfile").write_bytes(b"of a run that was killed")
+        again, read = self.batches(tmp_path)
+        assert again.fingerprint == first.fingerprint
+        assert len(read) == 1
+
+    def test_a_full_disk(self, tmp_path):
+        """No file may grow beyond 64 KiB, which the system reports much the same."""
+        code = f"""
+import resource, signal, sys
+sys.path[:0] = {[os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]!r}
+from pathlib import Path
+from test_pipeline import TestFeatureCache
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+TestFeatureCache().batches(Path({str(tmp_path)!r}), ["ab" * 3000] * 20)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE)
+        assert f"UserError: {tmp_path / 'train.features'}: " in done.stderr.splitlines()[-1]

@@ -51,8 +51,8 @@ class BuiltSet:
         for field, column in zip(self._fields, self._columns, strict=True):
             if column not in features:
                 raise UserError(
-                    f"--dataset=tfds:{self._path}: no field {column!r} among {', '.join(sorted(features))}; say "
-                    f"which holds the {field} with --{field}_column"
+                    f"--dataset=tfds:{self._path}: no field {column!r} among {', '.join(sorted(features))}; "
+                    f"say which holds the {field} with --{field}_column"
                 )
         names = {column: getattr(features[column], "names", None) for column in self._columns}
         lookup = {column: tf.constant(values) for column, values in names.items() if values}
