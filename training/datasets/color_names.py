@@ -15,7 +15,7 @@ from training.datasets.splitting import Fractions
 # Names of hues, each up to the degree of the colour circle that follows it.
 _HUES = (
     *(("red", 16), ("orange", 42), ("yellow", 68), ("green", 165), ("turquoise", 192)),
-    *(("blue", 257), ("purple", 292), ("pink", 345), ("red", 360)),
+    *(("blue", 257), ("purple", 310), ("pink", 345), ("red", 360)),
 )
 
 
@@ -36,7 +36,7 @@ def family(red: float, green: float, blue: float) -> str:
     hue, saturation, value = colorsys.rgb_to_hsv(red, green, blue)
     if value < 0.2:
         return "black"
-    if saturation < 0.12:
+    if saturation < 0.2:
         return "white" if value > 0.9 else "grey"
     name = next(name for name, end in _HUES if 360 * hue <= end)
     if name in ("red", "orange") and value < 0.75 and 360 * hue > 8 and saturation > 0.3:

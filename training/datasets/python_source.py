@@ -55,7 +55,7 @@ def _statements(source: str) -> Iterator[Example]:
     start = 0
     for end in ends:
         if end - start >= CHUNK or end == len(source):
-            if end - start <= LONGEST:
+            if 0 < end - start <= LONGEST:
                 yield SEPARATOR.join(source[start:end]), SEPARATOR.join(tags[start:end])
             start = end
 
