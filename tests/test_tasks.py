@@ -121,19 +121,25 @@ def test_translation(tmp_path, ask, run_program):
 
 
 def test_reading(tmp_path, ask, run_program):
-    given = {"task": "reading", "dataset": "stories", "output_dir": str(tmp_path / "model"), "max_steps": 60}
-    with served(make_config(None, {**SMALL, **given, "validation_fraction": 0.02}), tmp_path) as (
-        result,
-        address,
-    ):
+    people, places = ("Mary", "John", "Ada"), ("garden", "kitchen", "caf\u00e9")
+    moves = [f"{person} went to the {place}." for person in people for place in places]
+    rows = [
+        f"{first} {second}\tWhere is {person}?\t{(second if person in second else first).split()[-1][:-1]}\n"
+        for first in moves
+        for second in moves
+        for person in sorted({first.split()[0], second.split()[0]})
+    ]
+    (tmp_path / "a.tsv").write_text("context\tquestion\tanswer\n" + "".join(rows))
+    given = {"task": "reading", "dataset": f"tsv:{tmp_path / 'a.tsv'}", "output_dir": str(tmp_path / "model")}
+    with served(make_config(None, {**SMALL, **given, "epochs": 8}), tmp_path) as (result, address):
         assert result["best"]["accuracy"] > result["baseline"]["accuracy"]
         code, out, _ = run_program(evaluate, f"--model_dir={tmp_path / 'model'}")
         line = json.loads(out.splitlines()[-1])
-        assert (code, line["task"], line["examples"]) == (0, "reading", 100)
-        assert line["exact_match"] == pytest.approx(result["best"]["accuracy"], abs=0.05)
+        assert (code, line["task"], line["examples"]) == (0, "reading", result["best"]["examples"])
+        assert line["exact_match"] >= result["best"]["accuracy"]  # where the word comes twice, both are right
         assert line["f1"] >= line["exact_match"]
-        context = "John went to the caf\u00e9 garden."
-        shown, answer = ask(address, "answer", f"--context={context}", "--question=Where is John?")
+        context = "John went to the caf\u00e9. Mary went to the garden."
+        shown, answer = ask(address, "answer", f"--context={context}", "--question=Where is Mary?")
         assert context.encode()[answer["start"] : answer["end"]].decode() == answer["answer"]
         assert shown == [f"{answer['answer']}  ({answer['score']:.0%} sure)"]
 

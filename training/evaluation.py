@@ -16,14 +16,18 @@ class Evaluator:
     def __init__(self, model: TaskModel, strategy: tf.distribute.Strategy):
         self.model = model
         self.strategy = strategy
-        self._run = tf.function(self._step, autograph=False, reduce_retracing=True)
+        self._traced: dict[str, Any] = {}
 
     def __call__(self, batches: Batches) -> dict[str, float]:
         for metric in self.model.metrics:
             metric.reset_state()
         states = initial_states(self.model, batches, self.strategy)
+        signature = trace_signature(self.strategy, batches, states)
+        run = self._traced.setdefault(
+            str(signature), tf.function(self._step, signature, autograph=False, reduce_retracing=True)
+        )
         for batch in distributed(self.strategy, batches, 0, 0):
-            states = self._run(batch, states)
+            states = run(batch, states)
         results: dict[str, float] = {}
         for metric in self.model.metrics:
             results |= {name: float(value) for name, value in metric.result().items()}
@@ -44,6 +48,13 @@ def initial_states(model: TaskModel, batches: Batches, strategy: tf.distribute.S
         return {}
     size = batches.batch_size // strategy.num_replicas_in_sync
     return strategy.run(lambda: model.initial_states(size))
+
+
+def trace_signature(strategy: tf.distribute.Strategy, batches: Batches, states: Any) -> list[Any] | None:
+    """What batch and states are, to trace a function once for all shapes; None where replicas have parts."""
+    if strategy.num_replicas_in_sync > 1:
+        return None
+    return [batches.spec, tf.nest.map_structure(tf.TensorSpec.from_tensor, states)]
 
 
 def distributed(strategy: tf.distribute.Strategy, batches: Batches, epoch: int, step: int):

@@ -24,7 +24,8 @@ class StepResult(NamedTuple):
 class TrainStep:
     """Called with a batch, the carried states and the step's number, gives (StepResult, new states).
 
-    A step whose loss or gradient is not finite changes neither weights, optimizer nor states.
+    A step whose loss or gradient is not finite changes neither weights, optimizer nor states. With a
+    `signature`, what batch and states are, it is traced once; else once more when shapes change.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class TrainStep:
         optimizer: keras.optimizers.Optimizer,
         config: Config,
         strategy: tf.distribute.Strategy,
+        signature: Sequence[Any] | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
@@ -40,16 +42,24 @@ class TrainStep:
         self.strategy = strategy
         self.groups = model.layer_groups()
         self.values = {variable.path: variable.value for variable in model.trainable_variables}
-        self._run = tf.function(self._step, autograph=False, reduce_retracing=True)
+        self._signature = None if signature is None else [*signature, tf.TensorSpec([], tf.int32)]
+        self._traced: dict[int, Any] = {}
 
     def __call__(self, batch: Any, states: Any, step: int, unfrozen: int = 0) -> tuple[StepResult, Any]:
         """With `unfrozen`, only so many of the model's groups of layers are trained."""
-        return self._run(batch, states, tf.constant(step), min(unfrozen, len(self.groups)))
+        count = min(unfrozen, len(self.groups)) or len(self.groups)
+        if count not in self._traced:
+            chosen = {variable.path for group in self.groups[:count] for variable in group}
+            variables = [variable for variable in self.model.trainable_variables if variable.path in chosen]
+            self._traced[count] = tf.function(
+                lambda batch, states, step: self._step(batch, states, step, variables),
+                self._signature,
+                autograph=False,
+                reduce_retracing=True,
+            )
+        return self._traced[count](batch, states, tf.constant(step))
 
-    def _step(self, batch, states, step, unfrozen):
-        groups = self.groups[:unfrozen] if unfrozen else self.groups
-        chosen = {variable.path for group in groups for variable in group}
-        variables = [variable for variable in self.model.trainable_variables if variable.path in chosen]
+    def _step(self, batch, states, step, variables):
         states = self.strategy.run(self._reset, args=(states, step))
         gradients, nats, count, new_states = self.strategy.run(
             lambda batch, states: self._gradients(batch, states, variables), args=(batch, states)

@@ -17,7 +17,7 @@ from serving.program import UserError
 from training.callbacks import BestWeights, EarlyStopping, MetricsFile, ProgressBar, TensorBoard, losses
 from training.checkpoints import Checkpoints, Progress
 from training.config import Config
-from training.evaluation import Evaluator, distributed, initial_states
+from training.evaluation import Evaluator, distributed, initial_states, trace_signature
 from training.gradients import TrainStep
 from training.pipeline import Batches
 from training.schedules import learning_rate, make_optimizer
@@ -51,11 +51,12 @@ class Trainer:
         with strategy.scope():
             self.optimizer = make_optimizer(config)
             self.optimizer.build(model.trainable_variables)
-        self.train_step = TrainStep(model, self.optimizer, config, strategy)
         self.evaluate = Evaluator(model, strategy)
         folder = Path(config.output_dir)
         self.checkpoints = Checkpoints(folder / "checkpoints", model, self.optimizer, strategy)
         self.states = initial_states(model, training, strategy)
+        signature = trace_signature(strategy, training, self.states)
+        self.train_step = TrainStep(model, self.optimizer, config, strategy, signature)
         self._resume()
         self.callbacks = keras.callbacks.CallbackList([*self._own_callbacks(folder), *callbacks], model=model)
 

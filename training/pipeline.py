@@ -11,6 +11,7 @@ Batches are a function of data, seed, epoch and step, so training can be taken u
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
@@ -18,6 +19,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,29 +28,7 @@ from serving.program import UserError
 from training.datasets.base import Dataset
 from zoo.models import TaskModel
 
-BUCKETS = (
-    8,
-    12,
-    16,
-    24,
-    32,
-    48,
-    64,
-    96,
-    128,
-    192,
-    256,
-    384,
-    512,
-    768,
-    1024,
-    1536,
-    2048,
-    3072,
-    4096,
-    6144,
-    8192,
-)
+BUCKETS = (8, *(size for power in range(4, 13) for size in (3 << power - 2, 1 << power)), 6144, 8192)
 SHUFFLED_EXAMPLES = 100_000
 TOKEN_BYTES = 4
 
@@ -57,8 +37,9 @@ TOKEN_BYTES = 4
 class Batches:
     """A split as batches.
 
-    `open(epoch, step)` gives the epoch's batches from a step on; `continuous` says that states are
-    to be carried from batch to batch; `fingerprint` tells one content from another.
+    `open(epoch, step)` gives the epoch's batches from a step on, and `spec` what all of them are;
+    `continuous` says that states are to be carried from batch to batch; `fingerprint` tells one content from
+    another.
     """
 
     steps: int
@@ -66,6 +47,10 @@ class Batches:
     batch_size: int
     fingerprint: str
     open: Callable[[int, int], tf.data.Dataset]
+
+    @functools.cached_property
+    def spec(self) -> Any:
+        return self.open(0, 0).element_spec
 
 
 def make_batches(
@@ -199,7 +184,9 @@ def bucketed_batches(
     rows = [max(batch_tokens // bound, replicas) if batch_tokens else batch_size for bound in BUCKETS]
     rows = [size // replicas for size in (*rows, rows[-1])]
 
-    examples = records.batch(256).map(model.features).unbatch()
+    # AutoGraph, which would look for Python's own control flow in it, takes longer than all the rest.
+    features_of = tf.autograph.experimental.do_not_convert(model.features)
+    examples = records.batch(256).map(features_of).unbatch()
     if cache:
         examples = examples.cache(_fresh(cache))
 

@@ -73,11 +73,12 @@ def _matches(texts: tf.Tensor, pattern: str) -> Tokens:
     ends = tf.cumsum(tf.strings.length(slices.values))
     before = tf.gather(tf.pad(ends, [[1, 0]]), slices.row_starts())  # of the texts before this one
     ends -= tf.gather(before, slices.value_rowids())
-    is_word = ~tf.strings.regex_full_match(slices.values, rf"{SPACE}+")
     starts = ends - tf.strings.length(slices.values)
+    kept = tf.where(~tf.strings.regex_full_match(slices.values, rf"{SPACE}+"))[:, 0]
+    rows = tf.gather(slices.value_rowids(), kept)
     return Tokens(
         *(
-            tf.ragged.boolean_mask(slices.with_values(part), slices.with_values(is_word))
+            tf.RaggedTensor.from_value_rowids(tf.gather(part, kept), rows, slices.nrows(), validate=False)
             for part in (slices.values, starts, ends)
         )
     )

@@ -110,8 +110,12 @@ def test_status(query):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "expected one command out of generate, score, classify, status; got nothing"),
-        (["translate"], 2, "expected one command out of generate, score, classify, status; got translate"),
+        (
+            [],
+            2,
+            "expected one command out of generate, score, classify, tag, translate, answer, embed, ",
+        ),
+        (["transcribe"], 2, "got transcribe"),
         (["generate"], 2, "--prompt=TEXT is missing"),
         (["score"], 2, "--text=TEXT is missing"),
         (["generate", "--prompt=a", "--max_new_tokens=-1"], 2, "max_new_tokens"),

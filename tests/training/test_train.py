@@ -105,7 +105,7 @@ class TestComplaints:
         (tmp_path / "long.tsv").write_text(f"a\tx\n{'word ' * 10_000}\ty\n" * 20)
         table = {"task": "classification", "text_column": "1", "label_column": "2", "tokenizer": "words"}
         message = complaint(dataset=f"tsv:{tmp_path / 'one.tsv'}", **table)
-        assert "every example has the label 'x'" in message
+        assert "the only label in training is 'x'" in message
         message = complaint(dataset=f"tsv:{tmp_path / 'long.tsv'}", **table)
         assert "an example of" in message
 
