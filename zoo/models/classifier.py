@@ -68,14 +68,7 @@ class Classifier(TaskModel):
             self.labelling = AnyLabels(labels, label_separator, label_smoothing, balanced)
         cells = options.cells()
         size, scale = embedding_size or options.units, options.initializer_scale
-        self.embedding = keras.layers.Embedding(
-            tokenizer.vocabulary_size,
-            size,
-            embeddings_initializer=uniform(scale) or "uniform",
-            name="embedding",
-            dtype=options.precision,
-        )
-        self.embedding.build((None, None))
+        self.embedding = options.embedding("embedding", tokenizer.vocabulary_size, size)
         self.stack = options.stack(cells, size)
         self.pooling = POOLINGS[pooling](options.bidirectional, name="pooling", dtype=self.variable_dtype)
         self.pooling.build((None, None, self.stack.output_size))

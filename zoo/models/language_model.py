@@ -72,14 +72,8 @@ class LanguageModel(TaskModel):
         # Inputs of unit variance, for which the kernels' initializers are meant; as an output layer's
         # weights, a tied embedding has to start smaller.
         spread = size**-0.5 if tie_embeddings else 1.0
-        self.embedding = keras.layers.Embedding(
-            tokenizer.vocabulary_size,
-            size,
-            embeddings_initializer=uniform(scale) or keras.initializers.RandomNormal(0.0, spread),
-            name="embedding",
-            dtype=options.precision,
-        )
-        self.embedding.build((None, None))
+        start = keras.initializers.RandomNormal(0.0, spread)
+        self.embedding = options.embedding("embedding", tokenizer.vocabulary_size, size, start)
         self.embedding_dropout = keras.layers.Dropout(embedding_dropout, name="embedding_dropout")
         self.stack = options.stack(cells, size)
         self.output_dropout = dropout_layer(

@@ -61,6 +61,20 @@ class StackOptions:
             for index in range(self.layers)
         ]
 
+    def embedding(
+        self, name: str, vocabulary_size: int, size: int, start: Any = "uniform"
+    ) -> keras.layers.Embedding:
+        """Vectors of `size` that begin as `start` says, unless `initializer_scale` does."""
+        embedding = keras.layers.Embedding(
+            vocabulary_size,
+            size,
+            embeddings_initializer=uniform(self.initializer_scale) or start,
+            name=name,
+            dtype=self.precision,
+        )
+        embedding.build((None, None))
+        return embedding
+
     def stack(self, cells: Sequence[Cell], features: int, name: str = "stack") -> Stack:
         """The cells as a stack, built for inputs of size `features`.
 

@@ -67,8 +67,8 @@ class Translator(TaskModel):
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.length_penalty = length_penalty
         size, scale = embedding_size or options.units, options.initializer_scale
-        self.source_embedding = _embedding("source_embedding", source_tokenizer, size, options)
-        self.target_embedding = _embedding("target_embedding", target_tokenizer, size, options)
+        self.source_embedding = options.embedding("source_embedding", source_tokenizer.vocabulary_size, size)
+        self.target_embedding = options.embedding("target_embedding", target_tokenizer.vocabulary_size, size)
         self.encoder = options.stack(options.cells(), size, name="encoder")
         decoder = dataclasses.replace(options, bidirectional=False)
         self.decoder = decoder.stack(decoder.cells(), size, name="decoder")
@@ -321,18 +321,6 @@ class Translator(TaskModel):
 
     def tables(self):
         return [self.source_tokenizer, self.target_tokenizer]
-
-
-def _embedding(name: str, tokenizer: Tokenizer, size: int, options: StackOptions) -> keras.layers.Embedding:
-    embedding = keras.layers.Embedding(
-        tokenizer.vocabulary_size,
-        size,
-        embeddings_initializer=uniform(options.initializer_scale) or "uniform",
-        name=name,
-        dtype=options.precision,
-    )
-    embedding.build((None, None))
-    return embedding
 
 
 def _ended(tokenizer: Tokenizer, texts: tf.Tensor) -> tf.RaggedTensor:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from zoo.models.stack_options import StackOptions, uniform
+from zoo.models.stack_options import StackOptions
 from zoo.pooling import Final
 from zoo.text import Characters
 from zoo.vocabulary import Vocabulary
@@ -47,10 +47,10 @@ class WordEncoder(keras.layers.Layer):
         self.autocast = False  # states keep their precision
         self.words, self.characters, self.character_units = words, characters, character_units
         self.output_size = embedding_size or options.units
-        self.embedding = _embedding("embedding", words.size, self.output_size, options)
+        self.embedding = options.embedding("embedding", words.size, self.output_size)
         if character_units:
-            self.character_embedding = _embedding(
-                "character_embedding", characters.vocabulary_size, CHARACTER_EMBEDDING, options
+            self.character_embedding = options.embedding(
+                "character_embedding", characters.vocabulary_size, CHARACTER_EMBEDDING
             )
             own = dataclasses.replace(
                 options, units=character_units, layers=1, bidirectional=True, dropout=0.0, input_dropout=0.0
@@ -113,12 +113,3 @@ class WordEncoder(keras.layers.Layer):
 
 def _lower(words: tf.Tensor) -> tf.Tensor:
     return tf.strings.lower(words, encoding="utf-8")
-
-
-def _embedding(name: str, vocabulary_size: int, size: int, options: StackOptions) -> keras.layers.Embedding:
-    start = uniform(options.initializer_scale) or "uniform"
-    embedding = keras.layers.Embedding(
-        vocabulary_size, size, embeddings_initializer=start, name=name, dtype=options.precision
-    )
-    embedding.build((None, None))
-    return embedding
