@@ -12,7 +12,7 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from serving import program
 from serving.program import UserError
 from training.config import Config, define_data_flags
 from training.datasets import open_dataset
-from training.datasets.base import SPLITS
+from training.datasets.base import SPLITS, Dataset
 from training.evaluation import Evaluator
 from training.pipeline import make_batches
 from zoo.model_directory import ModelDirectoryError, load_model, read_config
@@ -51,12 +51,15 @@ def evaluate(model_dir: str, split: str, changes: dict[str, Any] | None = None) 
             model, dataset, split, size, 256, Path(cache), batch_tokens=config.batch_tokens
         )
         metrics = Evaluator(model, tf.distribute.get_strategy())(batches)
-    records = tqdm(dataset.load(split).batch(64), unit=" batches", file=sys.stderr, mininterval=1.0)
-    metrics |= model.judge(records)
-    records.close()
+    metrics |= model.judge(_records(dataset, split))
     if report := model.report():
         print(report)
     return {"task": written["task"], "split": split, **metrics}
+
+
+def _records(dataset: Dataset, split: str) -> Iterator[Any]:
+    """Batches of raw records, with progress; read only by models that have something to say of them."""
+    yield from tqdm(dataset.load(split).batch(64), unit=" batches", file=sys.stderr, mininterval=1.0)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -23,9 +23,10 @@ class Evaluator:
             metric.reset_state()
         states = initial_states(self.model, batches, self.strategy)
         signature = trace_signature(self.strategy, batches, states)
-        run = self._traced.setdefault(
-            str(signature), tf.function(self._step, signature, autograph=False, reduce_retracing=True)
-        )
+        if str(signature) not in self._traced:
+            traced = tf.function(self._step, signature, autograph=False, reduce_retracing=True)
+            self._traced[str(signature)] = traced
+        run = self._traced[str(signature)]
         for batch in distributed(self.strategy, batches, 0, 0):
             states = run(batch, states)
         results: dict[str, float] = {}

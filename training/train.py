@@ -111,6 +111,11 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
             f"--task={config.task} needs records with {' and '.join(task.FIELDS)}; those of "
             f"--dataset={config.dataset} have no {' and '.join(missing)}"
         )
+    if config.initialize_from and not task.STARTS_FROM_OTHERS:
+        able = " and ".join(name for name, other in TASKS.items() if other.STARTS_FROM_OTHERS)
+        raise UserError(
+            f"--initialize_from: no model of --task={config.task} starts from another, but {able}"
+        )
     source = load_model(config.initialize_from) if config.initialize_from else None
     try:
         model = task.learn(records, options, source)

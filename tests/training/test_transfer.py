@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_named(table, language_model):
     ):
         train(classifier(table, "characters", initialize_from=str(language_model), tokenizer="characters"))
     tagging = {"task": "tagging", "dataset": "python_source", "output_dir": str(table.parent / "tagger")}
-    with pytest.raises(UserError, match="only classifiers and language models start from another model"):
+    with pytest.raises(UserError, match="no model of --task=tagging starts from another"):
         train(make_config(None, {**tagging, "initialize_from": str(language_model)}))
 
 

@@ -209,9 +209,7 @@ class TestSeveralLabels:
         model = self.model(randomize)
         targets = np.array([[1, 0, 0], [1, 1, 0]], np.float32)
         result = model.baseline([{"label": targets}], [{"label": targets[:1]}])
-        shares = np.array([3 / 4, 2 / 4, 1 / 4])
         assert result["nats_per_example"] == pytest.approx(-np.log([3 / 4, 2 / 4, 3 / 4]).sum())
-        assert shares[0] > 0.5
 
 
 def test_balanced_errors_count_by_the_rarity_of_their_class(model, monkeypatch):

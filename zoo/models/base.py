@@ -29,11 +29,13 @@ class TaskModel(keras.layers.Layer):
     Attributes:
         FIELDS: what a record has to have.
         PREDICTIONS: what the loss is counted by.
+        STARTS_FROM_OTHERS: `learn` takes over the vocabulary of a source.
         separate_texts: records are examples of their own, not pieces of one continuous text.
     """
 
     FIELDS: tuple[str, ...] = ("text",)
     PREDICTIONS = "tokens"
+    STARTS_FROM_OTHERS = False
     separate_texts = True
 
     @classmethod

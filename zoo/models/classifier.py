@@ -14,7 +14,6 @@ from zoo.models.stack_options import StackOptions, uniform
 from zoo.pooling import POOLINGS
 from zoo.text import TOKENIZERS, Tokenizer
 from zoo.vocabulary import Labels
-from zoo.wrappers import dropout_layer
 
 
 class Classifier(TaskModel):
@@ -39,6 +38,7 @@ class Classifier(TaskModel):
 
     PREDICTIONS = "examples"
     FIELDS = ("text", "label")
+    STARTS_FROM_OTHERS = True
     OPTIONS = (
         *("embedding_size", "pooling", "output_dropout"),
         *("label_separator", "label_smoothing", "class_weights"),
@@ -72,12 +72,7 @@ class Classifier(TaskModel):
         self.stack = options.stack(cells, size)
         self.pooling = POOLINGS[pooling](options.bidirectional, name="pooling", dtype=self.variable_dtype)
         self.pooling.build((None, None, self.stack.output_size))
-        self.output_dropout = dropout_layer(
-            options.dropout if output_dropout < 0 else output_dropout,
-            locked=False,
-            name="output_dropout",
-            dtype=self.variable_dtype,
-        )
+        self.output_dropout = options.output_dropout(output_dropout, False, self.variable_dtype)
         self.head = keras.layers.Dense(
             len(self.labels),
             kernel_initializer=uniform(scale) or "glorot_uniform",

@@ -14,7 +14,6 @@ from zoo.models import language_model_serving
 from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
 from zoo.models.stack_options import StackOptions, uniform
 from zoo.text import TOKENIZERS, Tokenizer
-from zoo.wrappers import dropout_layer
 
 
 class LanguageModel(TaskModel):
@@ -40,6 +39,7 @@ class LanguageModel(TaskModel):
     the output layer computes in the precision of the weights.
     """
 
+    STARTS_FROM_OTHERS = True
     OPTIONS = (
         *("embedding_size", "output_dropout", "embedding_dropout", "activation_regularization"),
         *("temporal_activation_regularization", "tie_embeddings", "separate_texts"),
@@ -76,11 +76,8 @@ class LanguageModel(TaskModel):
         self.embedding = options.embedding("embedding", tokenizer.vocabulary_size, size, start)
         self.embedding_dropout = keras.layers.Dropout(embedding_dropout, name="embedding_dropout")
         self.stack = options.stack(cells, size)
-        self.output_dropout = dropout_layer(
-            options.dropout if output_dropout < 0 else output_dropout,
-            options.locked_dropout,
-            name="output_dropout",
-            dtype=self.variable_dtype,
+        self.output_dropout = options.output_dropout(
+            output_dropout, options.locked_dropout, self.variable_dtype
         )
         self.head = FullSoftmax(
             tokenizer.vocabulary_size,

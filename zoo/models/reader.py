@@ -17,7 +17,6 @@ from zoo.models.words import WordEncoder
 from zoo.pooling import Final, SelfAttention
 from zoo.text import Characters
 from zoo.vocabulary import Labels, Vocabulary
-from zoo.wrappers import dropout_layer
 
 LONGEST_ANSWER = 30  # tokens
 
@@ -79,12 +78,7 @@ class Reader(TaskModel):
         self.alignment = Multiplicative(name="alignment", dtype=policy)
         self.alignment.build((None, None, size), (None, None, size))
         self.context_stack = options.stack(options.cells(), 2 * size + 1 + question_size, name="context")
-        self.output_dropout = dropout_layer(
-            options.dropout if output_dropout < 0 else output_dropout,
-            options.locked_dropout,
-            name="output_dropout",
-            dtype=plain,
-        )
+        self.output_dropout = options.output_dropout(output_dropout, options.locked_dropout, plain)
         context_shape = (None, None, self.context_stack.output_size)
         if answers:
             self.summary = Multiplicative(name="summary", dtype=plain)
@@ -102,10 +96,6 @@ class Reader(TaskModel):
 
     @classmethod
     def learn(cls, records, options, source=None):
-        if source is not None:
-            raise ValueError(
-                "--initialize_from: only classifiers and language models start from another model"
-            )
         if options["tokenizer"] not in CUTS:
             raise ValueError(f"--tokenizer={options['tokenizer']}: a reader has one of {', '.join(CUTS)}")
         cut, batches = CUTS[options["tokenizer"]], records.batch(256)
@@ -195,7 +185,6 @@ class Reader(TaskModel):
         return {"first": tf.nn.log_softmax(first), "last": tf.nn.log_softmax(last)}
 
     def loss(self, batch, outputs):
-        nats = 0.0
         if self.answers:
             nats = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["answer"], outputs["logits"])
         else:

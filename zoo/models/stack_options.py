@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from zoo.cells import CELLS, Cell
-from zoo.wrappers import Stack
+from zoo.wrappers import Stack, dropout_layer
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class StackOptions:
         )
         embedding.build((None, None))
         return embedding
+
+    def output_dropout(self, rate: float, locked: bool, dtype: str) -> keras.layers.Dropout:
+        """Dropout of what an output layer reads; -1 stands for `dropout`."""
+        rate = self.dropout if rate < 0 else rate
+        return dropout_layer(rate, locked, name="output_dropout", dtype=dtype)
 
     def stack(self, cells: Sequence[Cell], features: int, name: str = "stack") -> Stack:
         """The cells as a stack, built for inputs of size `features`.

@@ -17,7 +17,6 @@ from zoo.models.words import WordEncoder
 from zoo.spans import mark_spans
 from zoo.text import Characters
 from zoo.vocabulary import Labels, Vocabulary
-from zoo.wrappers import dropout_layer
 
 
 class Tagger(TaskModel):
@@ -64,11 +63,8 @@ class Tagger(TaskModel):
             words, characters, embedding_size, character_units, options, name="words", dtype=options.precision
         )
         self.stack = options.stack(cells, self.words.output_size)
-        self.output_dropout = dropout_layer(
-            options.dropout if output_dropout < 0 else output_dropout,
-            options.locked_dropout,
-            name="output_dropout",
-            dtype=self.variable_dtype,
+        self.output_dropout = options.output_dropout(
+            output_dropout, options.locked_dropout, self.variable_dtype
         )
         self.scores = keras.layers.Dense(
             len(tags),
@@ -86,10 +82,6 @@ class Tagger(TaskModel):
 
     @classmethod
     def learn(cls, records, options, source=None):
-        if source is not None:
-            raise ValueError(
-                "--initialize_from: only classifiers and language models start from another model"
-            )
         if options["tokenizer"] not in CUTS:
             raise ValueError(f"--tokenizer={options['tokenizer']}: a tagger has one of {', '.join(CUTS)}")
         batches = records.batch(1024)

@@ -16,7 +16,6 @@ from zoo.metrics import Perplexity, unigram_perplexity
 from zoo.models.base import TaskModel, embed_signature, mean_output, padded
 from zoo.models.stack_options import StackOptions, uniform
 from zoo.text import TOKENIZERS, Tokenizer
-from zoo.wrappers import dropout_layer
 
 MAX_NEW_TOKENS = 1024
 
@@ -82,11 +81,8 @@ class Translator(TaskModel):
             units = size if tie_embeddings else units
             self.combine = self._dense("combine", units, "tanh", scale)
             self.combine.build((None, None, memory[-1] + self.decoder.output_size))
-        self.output_dropout = dropout_layer(
-            options.dropout if output_dropout < 0 else output_dropout,
-            options.locked_dropout,
-            name="output_dropout",
-            dtype=self.variable_dtype,
+        self.output_dropout = options.output_dropout(
+            output_dropout, options.locked_dropout, self.variable_dtype
         )
         self.head = FullSoftmax(
             target_tokenizer.vocabulary_size,
@@ -107,10 +103,6 @@ class Translator(TaskModel):
 
     @classmethod
     def learn(cls, records, options, source=None):
-        if source is not None:
-            raise ValueError(
-                "--initialize_from: only classifiers and language models start from another model"
-            )
         texts, translations = (records.map(lambda record, f=field: record[f]) for field in cls.FIELDS)
         kind, size = TOKENIZERS[options["tokenizer"]], options["vocabulary_size"]
         if options["shared_vocabulary"]:
