@@ -16,7 +16,7 @@ test: .venv/dev-installed
 	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist worksteal $(ARGS)
 
 test-slow: .venv/dev-installed
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m slow --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: .venv/dev-installed
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ class Row:
     metric: str
     bar: float | None = None
     starts_from: str = ""  # the row whose model it is initialized from
+    further: Sequence[str] = ()  # splits that the metric is shown of, beside the test's
 
 
 def polarity(data: Path, made: Path) -> list[str]:
@@ -118,7 +119,7 @@ ROWS = [
     Row("surnames", surnames, ["--preset=names"], "accuracy", 0.80),
     Row("ud_ewt", UD, ["--preset=parts_of_speech"], "accuracy", 0.945),
     Row("ud_ewt_softmax", UD, ["--preset=parts_of_speech", "--nocrf"], "accuracy"),
-    Row("wnut17", WNUT, ["--preset=entities"], "f1"),
+    Row("wnut17", WNUT, ["--preset=entities"], "f1", further=("train", "validation")),
     Row("multi30k", MULTI30K, ["--preset=translate"], "bleu", 25.0),
     Row("multi30k_without", MULTI30K, ["--preset=translate", "--attention=none"], "bleu"),
     Row("dates", _of_the_zoo("dates"), ["--preset=dates"], "exact_match", 0.99),
@@ -141,8 +142,14 @@ def run(row: Row, data: Path, work: Path, seed: int) -> dict[str, float | str]:
         started = time.perf_counter()
         _program("zoo_train", *given)
         minutes.write_text(str((time.perf_counter() - started) / 60))
-    result = json.loads(_program("zoo_evaluate", f"--model_dir={model_dir}", "--split=test").splitlines()[-1])
-    return {**result, "minutes": float(minutes.read_text())}
+    results = {
+        split: json.loads(
+            _program("zoo_evaluate", f"--model_dir={model_dir}", f"--split={split}").splitlines()[-1]
+        )
+        for split in ("test", *row.further)
+    }
+    further = {f"{split}_{row.metric}": results[split][row.metric] for split in row.further}
+    return {**results["test"], **further, "minutes": float(minutes.read_text())}
 
 
 def _program(name: str, *arguments: str) -> str:

@@ -20,8 +20,9 @@ def records(dataset: str, split: str = "train", **changes) -> list[tuple[str, ..
     """The records of a split, by default of all there is: the values of their fields."""
     opened = open_dataset(configured(dataset, **{"validation_fraction": 0.0, **changes}))
     return [
-        tuple(value.decode() for value in record.values())
-        for record in opened.load(split).as_numpy_iterator()
+        tuple(value.decode() for value in record)
+        for batch in opened.load(split).batch(1024).as_numpy_iterator()
+        for record in zip(*batch.values(), strict=True)
     ]
 
 

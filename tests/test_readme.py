@@ -68,7 +68,8 @@ def test_make_targets_exist():
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-def test_commands_run_in_order(folder, ports, run_program, monkeypatch):
+@pytest.mark.slow
+def test_commands_run_in_order_and_then_the_code(folder, ports, run_program, monkeypatch):
     """Each program as a process once, and later in this one, which need not import TensorFlow again."""
     monkeypatch.chdir(folder)
     begun: set[str] = set()
@@ -88,6 +89,13 @@ def test_commands_run_in_order(folder, ports, run_program, monkeypatch):
             begun.add(words[0])
             assert code == 0, f"{shlex.join(words)}: {err}"
             assert isinstance(json.loads(out.splitlines()[-1]), dict)
+    for index, code in enumerate(blocks("python")):
+        done = run([Path(sys.executable).name, "-c", code], folder)
+        assert done.returncode == 0, done.stderr
+        if index == 0:
+            perplexities = done.stdout.splitlines()[0].strip("[]").split()
+            assert len(perplexities) == 2
+            assert all(float(value) > 1 for value in perplexities)
 
 
 @contextlib.contextmanager
@@ -100,16 +108,3 @@ def serving(words, folder):
         finally:
             server.send_signal(signal.SIGTERM)
             assert server.wait(timeout=60) == 0
-
-
-def test_code_runs(folder):
-    """After the commands: it loads what they exported."""
-    for index, code in enumerate(blocks("python")):
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-        if index == 0:
-            perplexities = done.stdout.splitlines()[0].strip("[]").split()
-            assert len(perplexities) == 2
-            assert all(float(value) > 1 for value in perplexities)

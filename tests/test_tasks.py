@@ -17,6 +17,8 @@ from training.config import make_config
 from training.train import train
 from zoo.model_directory import load_model
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"units": 16, "embedding_size": 8, "dropout": 0.0, "learning_rate": 0.02, "batch_size": 16}
 
 WORDS = {"DET": ["the", "a"], "NOUN": ["dog", "cat", "bird"], "VERB": ["sees", "hears"]}

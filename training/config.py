@@ -290,15 +290,8 @@ def _cell_options(cell: type[Cell]) -> dict[str, str]:
 
 
 DATA_FIELDS = (
-    *(
-        "dataset",
-        "data_dir",
-        "train_path",
-        "validation_path",
-        "test_path",
-        "validation_fraction",
-        "test_fraction",
-    ),
+    *("dataset", "data_dir", "train_path", "validation_path", "test_path"),
+    *("validation_fraction", "test_fraction"),
     *("text_mode", "text_column", "label_column", "translation_column", "context_column"),
     *("question_column", "answer_column", "token_column", "tag_column"),
     *("seed", "batch_size", "evaluation_batch_size"),

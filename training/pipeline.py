@@ -30,6 +30,7 @@ from zoo.models import TaskModel
 
 BUCKETS = (8, *(size for power in range(4, 13) for size in (3 << power - 2, 1 << power)), 6144, 8192)
 SHUFFLED_EXAMPLES = 100_000
+SHUFFLED_BYTES = 1 << 29  # at most as many examples as this is of features
 TOKEN_BYTES = 4
 
 
@@ -190,26 +191,31 @@ def bucketed_batches(
     if cache:
         examples = examples.cache(_fresh(cache))
 
-    def open_epoch(epoch: int, first_step: int) -> tf.data.Dataset:
-        features = examples
-        if seed is not None:
-            features = features.shuffle(SHUFFLED_EXAMPLES, seed=hash((seed, epoch)) % 2**31)
+    def batched(features: tf.data.Dataset) -> tf.data.Dataset:
         lengths = features.map(lambda example: (example, tf.size(example["inputs"])))
         batches = lengths.bucket_by_sequence_length(lambda example, length: length, BUCKETS, rows)
-        batches = batches.map(_with_mask).take(whole if seed is not None else -1)
-        return _ahead(batches.skip(first_step * replicas))
+        return batches.map(_with_mask)
 
-    parts, whole, fingerprint = 0, -1, hashlib.sha256()
-    for batch in _checked(open_epoch(0, 0).as_numpy_iterator(), cache):
+    def open_epoch(epoch: int, first_step: int) -> tf.data.Dataset:
+        features, taken = examples, parts
+        if seed is not None:
+            features = features.shuffle(shuffled, seed=hash((seed, epoch)) % 2**31)
+            taken = parts // replicas * replicas  # no step is left to some of the replicas
+        return _ahead(batched(features).take(taken).skip(first_step * replicas))
+
+    parts, count, size, fingerprint = 0, 0, 0, hashlib.sha256()
+    for batch in _checked(_ahead(batched(examples)).as_numpy_iterator(), cache):
         if (longest := batch["inputs"].shape[1]) >= BUCKETS[-1]:
             raise UserError(
                 f"an example of {longest:,} tokens; separate examples have to have fewer than "
                 f"{BUCKETS[-1]:,}: shorten it, or read the text with --text_mode=stream"
             )
         parts += 1
+        count += len(batch["inputs"])
         for name in sorted(batch):
+            size += batch[name].nbytes
             fingerprint.update(batch[name].tobytes())
-    whole = parts // replicas * replicas  # in training no step is left to some of the replicas
+    shuffled = max(1, min(SHUFFLED_EXAMPLES, SHUFFLED_BYTES * count // max(size, 1)))
     if parts < replicas:
         raise UserError(f"{parts} batches are too few for {replicas} replicas; lower --batch_size")
     return Batches(parts // replicas, False, batch_size, fingerprint.hexdigest(), open_epoch)

@@ -116,6 +116,10 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
         raise UserError(
             f"--initialize_from: no model of --task={config.task} starts from another, but {able}"
         )
+    if config.gradual_unfreezing and not config.initialize_from:
+        raise UserError(
+            "--gradual_unfreezing: name the model whose weights are frozen at first, with --initialize_from"
+        )
     source = load_model(config.initialize_from) if config.initialize_from else None
     try:
         model = task.learn(records, options, source)

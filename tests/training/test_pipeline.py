@@ -268,6 +268,12 @@ class TestBucketed:
         in_order = bucketed_batches(model, records, 4)
         assert self.read(model, in_order, 0) == self.read(model, in_order, 1)
 
+    def test_is_shuffled_within_so_many_bytes(self, monkeypatch):
+        monkeypatch.setattr(pipeline, "SHUFFLED_BYTES", 1)
+        model, (_, records) = self.model(), self.records()
+        unshuffled = self.read(model, bucketed_batches(model, records, 4))
+        assert self.read(model, bucketed_batches(model, records, 4, 3)) == unshuffled
+
     def test_can_be_taken_up_at_any_step(self):
         model, (_, records) = self.model(), self.records()
         batches = bucketed_batches(model, records, 4, 3)

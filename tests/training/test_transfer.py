@@ -83,6 +83,8 @@ def test_what_does_not_fit_is_named(table, language_model):
     tagging = {"task": "tagging", "dataset": "python_source", "output_dir": str(table.parent / "tagger")}
     with pytest.raises(UserError, match="no model of --task=tagging starts from another"):
         train(make_config(None, {**tagging, "initialize_from": str(language_model)}))
+    with pytest.raises(UserError, match=r"--gradual_unfreezing: name the model .* with --initialize_from"):
+        train(classifier(table, "nothing_to_freeze", gradual_unfreezing=True))
 
 
 def test_models_without_a_name_in_common(language_model):

@@ -153,7 +153,7 @@ def test_metrics_of_spans_only_where_there_are_spans():
 def test_what_cannot_be_learned():
     with pytest.raises(ValueError, match="only tag in training is 'noun'"):
         learned(OPTIONS, ("noun",) * 3)
-    with pytest.raises(ValueError, match="--tokenizer=subwords: a tagger has one of characters"):
+    with pytest.raises(ValueError, match="--tokenizer=subwords: this task has one of characters"):
         learned({**OPTIONS, "tokenizer": "subwords"})
 
 

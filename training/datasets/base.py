@@ -25,8 +25,7 @@ class Dataset(Protocol):
     def load(self, split: str) -> tf.data.Dataset:
         """The records of one of SPLITS: a dict each, in a fixed order, as often as one iterates.
 
-        Records of a language model's data sets are {"text": string scalar}; of a classifier's,
-        {"text": ..., "label": ...}.
+        A dict holds string scalars, by the names of `FIELDS` in the tasks that the data set is for.
 
         Raises:
             UserError: the split holds no data.

@@ -18,8 +18,8 @@ from training.datasets.examples import Example, Examples, Made
 from training.datasets.splitting import Fractions
 from zoo.cutting import SEPARATOR
 
-CHUNK = 400  # characters, from which on the end of a statement ends an example
-LONGEST = 4000  # characters of an example; longer ones, which are tables of data, are left out
+CHUNK = 80  # characters, from which on the end of a statement ends an example
+LONGEST = 2000  # characters of an example; longer ones, which are tables of data, are left out
 
 _KINDS = {
     tokenize.NUMBER: "number",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from zoo.labelling import AnyLabels, OneLabel
 from zoo.models.base import TaskModel, Tensors, embed_signature, learn_tokenizer, padded
-from zoo.models.stack_options import StackOptions, uniform
+from zoo.models.stack_options import StackOptions
 from zoo.pooling import POOLINGS
 from zoo.text import TOKENIZERS, Tokenizer
 from zoo.vocabulary import Labels
@@ -67,19 +66,13 @@ class Classifier(TaskModel):
         if label_separator:
             self.labelling = AnyLabels(labels, label_separator, label_smoothing, balanced)
         cells = options.cells()
-        size, scale = embedding_size or options.units, options.initializer_scale
+        size = embedding_size or options.units
         self.embedding = options.embedding("embedding", tokenizer.vocabulary_size, size)
         self.stack = options.stack(cells, size)
         self.pooling = POOLINGS[pooling](options.bidirectional, name="pooling", dtype=self.variable_dtype)
         self.pooling.build((None, None, self.stack.output_size))
-        self.output_dropout = options.output_dropout(output_dropout, False, self.variable_dtype)
-        self.head = keras.layers.Dense(
-            len(self.labels),
-            kernel_initializer=uniform(scale) or "glorot_uniform",
-            name="head",
-            dtype=self.variable_dtype,
-        )
-        self.head.build((None, self.pooling.output_size))
+        self.output_dropout = options.output_dropout(output_dropout, locked=False)
+        self.head = options.dense("head", len(self.labels), self.pooling.output_size)
         self.confusion = self.labelling.metric()
         self.built = True
 
@@ -98,8 +91,7 @@ class Classifier(TaskModel):
 
     @classmethod
     def _made(cls, tokenizer, labels, options):
-        own = {name: options[name] for name in cls.OPTIONS if name in options}
-        return cls(tokenizer, labels, **own, **StackOptions.chosen(options))
+        return cls(tokenizer, labels, **StackOptions.chosen(options, cls.OPTIONS))
 
     def assets(self):
         return {**self.tokenizer.assets(), "labels.json": self.labels.asset()}

@@ -8,11 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from zoo.heads import FullSoftmax
 from zoo.metrics import Perplexity, unigram_perplexity
 from zoo.models import language_model_serving
 from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
-from zoo.models.stack_options import StackOptions, uniform
+from zoo.models.stack_options import StackOptions
 from zoo.text import TOKENIZERS, Tokenizer
 
 
@@ -68,7 +67,7 @@ class LanguageModel(TaskModel):
         self.activation_regularization = activation_regularization
         self.temporal_activation_regularization = temporal_activation_regularization
         cells = options.cells()
-        size, scale = embedding_size or options.units, options.initializer_scale
+        size = embedding_size or options.units
         # Inputs of unit variance, for which the kernels' initializers are meant; as an output layer's
         # weights, a tied embedding has to start smaller.
         spread = size**-0.5 if tie_embeddings else 1.0
@@ -76,17 +75,9 @@ class LanguageModel(TaskModel):
         self.embedding = options.embedding("embedding", tokenizer.vocabulary_size, size, start)
         self.embedding_dropout = keras.layers.Dropout(embedding_dropout, name="embedding_dropout")
         self.stack = options.stack(cells, size)
-        self.output_dropout = options.output_dropout(
-            output_dropout, options.locked_dropout, self.variable_dtype
-        )
-        self.head = FullSoftmax(
-            tokenizer.vocabulary_size,
-            tied_to=self.embedding if tie_embeddings else None,
-            initializer=uniform(scale) or "glorot_uniform",
-            name="head",
-            dtype=self.variable_dtype,
-        )
-        self.head.build((None, self.stack.output_size))
+        self.output_dropout = options.output_dropout(output_dropout, options.locked_dropout)
+        tied_to = self.embedding if tie_embeddings else None
+        self.head = options.softmax(tokenizer.vocabulary_size, self.stack.output_size, tied_to)
         self.perplexity = Perplexity()
         self.built = True
 
@@ -101,8 +92,7 @@ class LanguageModel(TaskModel):
 
     @classmethod
     def _made(cls, tokenizer, options):
-        own = {name: options[name] for name in cls.OPTIONS if name in options}
-        return cls(tokenizer, **own, **StackOptions.chosen(options))
+        return cls(tokenizer, **StackOptions.chosen(options, cls.OPTIONS))
 
     def assets(self):
         return self.tokenizer.assets()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,7 +12,7 @@ from zoo.cutting import CUTS, SEPARATOR, Tokens, parts
 from zoo.metrics import Accuracy
 from zoo.models.base import TaskModel, Tensors, dense, padded
 from zoo.models.stack_options import StackOptions
-from zoo.models.words import WordEncoder
+from zoo.models.words import WordEncoder, cut_of
 from zoo.pooling import Final, SelfAttention
 from zoo.text import Characters
 from zoo.vocabulary import Labels, Vocabulary
@@ -78,15 +77,15 @@ class Reader(TaskModel):
         self.alignment = Multiplicative(name="alignment", dtype=policy)
         self.alignment.build((None, None, size), (None, None, size))
         self.context_stack = options.stack(options.cells(), 2 * size + 1 + question_size, name="context")
-        self.output_dropout = options.output_dropout(output_dropout, options.locked_dropout, plain)
+        self.output_dropout = options.output_dropout(output_dropout, options.locked_dropout)
         context_shape = (None, None, self.context_stack.output_size)
         if answers:
             self.summary = Multiplicative(name="summary", dtype=plain)
             self.summary.build((None, None, question_size), context_shape)
             self.context_pooling = Final(options.bidirectional, name="context_pooling", dtype=plain)
             self.context_pooling.build(context_shape)
-            self.head = keras.layers.Dense(len(answers), name="head", dtype=plain)
-            self.head.build((None, context_shape[-1] + self.context_pooling.output_size))
+            inputs = context_shape[-1] + self.context_pooling.output_size
+            self.head = options.dense("head", len(answers), inputs)
         else:
             self.ends = [Multiplicative(name=name, dtype=plain) for name in ("first", "last")]
             for end in self.ends:
@@ -96,9 +95,7 @@ class Reader(TaskModel):
 
     @classmethod
     def learn(cls, records, options, source=None):
-        if options["tokenizer"] not in CUTS:
-            raise ValueError(f"--tokenizer={options['tokenizer']}: a reader has one of {', '.join(CUTS)}")
-        cut, batches = CUTS[options["tokenizer"]], records.batch(256)
+        cut, batches = cut_of(options), records.batch(256)
 
         def tokens(batch):
             return tf.concat([cut(batch[name]).words.values for name in ("context", "question")], axis=0)
@@ -115,8 +112,9 @@ class Reader(TaskModel):
 
     @classmethod
     def _made(cls, words, characters, answers, options):
-        own = {name: options[name] for name in cls.OPTIONS if name in options}
-        return cls(words, characters, answers, options["tokenizer"], **own, **StackOptions.chosen(options))
+        return cls(
+            words, characters, answers, options["tokenizer"], **StackOptions.chosen(options, cls.OPTIONS)
+        )
 
     def assets(self):
         answers = {"answers.json": self.answers.asset()} if self.answers else {}

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from zoo.cells import CELLS, Cell
+from zoo.heads import FullSoftmax
 from zoo.wrappers import Stack, dropout_layer
 
 
@@ -49,9 +50,10 @@ class StackOptions:
     recompute_every: int = 0
 
     @classmethod
-    def chosen(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the options that are a stack's."""
-        return {item.name: options[item.name] for item in fields(cls) if item.name in options}
+    def chosen(cls, options: Mapping[str, Any], further: Sequence[str]) -> dict[str, Any]:
+        """Those of the options that are a stack's or among further names."""
+        names = [*further, *(item.name for item in fields(cls))]
+        return {name: options[name] for name in names if name in options}
 
     def cells(self) -> list[Cell]:
         """One a layer. Raises ValueError where the cell cannot be as it was asked for."""
@@ -75,10 +77,40 @@ class StackOptions:
         embedding.build((None, None))
         return embedding
 
-    def output_dropout(self, rate: float, locked: bool, dtype: str) -> keras.layers.Dropout:
+    def dense(self, name: str, size: int, inputs: int, activation: str | None = None) -> keras.layers.Dense:
+        """A layer of `size` outputs, built, that computes in the precision of the weights."""
+        layer = keras.layers.Dense(
+            size,
+            activation,
+            kernel_initializer=uniform(self.initializer_scale) or "glorot_uniform",
+            name=name,
+            dtype=self.weights_dtype,
+        )
+        layer.build((None, inputs))
+        return layer
+
+    def softmax(
+        self, vocabulary_size: int, inputs: int, tied_to: keras.layers.Embedding | None
+    ) -> FullSoftmax:
+        """The output layer over a vocabulary, built, that computes in the precision of the weights."""
+        head = FullSoftmax(
+            vocabulary_size,
+            tied_to,
+            uniform(self.initializer_scale) or "glorot_uniform",
+            name="head",
+            dtype=self.weights_dtype,
+        )
+        head.build((None, inputs))
+        return head
+
+    @property
+    def weights_dtype(self) -> str:
+        return keras.dtype_policies.get(self.precision).variable_dtype
+
+    def output_dropout(self, rate: float, locked: bool) -> keras.layers.Dropout:
         """Dropout of what an output layer reads; -1 stands for `dropout`."""
         rate = self.dropout if rate < 0 else rate
-        return dropout_layer(rate, locked, name="output_dropout", dtype=dtype)
+        return dropout_layer(rate, locked, name="output_dropout", dtype=self.weights_dtype)
 
     def stack(self, cells: Sequence[Cell], features: int, name: str = "stack") -> Stack:
         """The cells as a stack, built for inputs of size `features`.

@@ -12,8 +12,8 @@ from zoo.crf import IndependentTags, LinearChainCRF
 from zoo.cutting import CUTS, parts
 from zoo.metrics import Accuracy, SpanF1
 from zoo.models.base import TaskModel, Tensors, dense, embed_signature, mean_output, padded
-from zoo.models.stack_options import StackOptions, uniform
-from zoo.models.words import WordEncoder
+from zoo.models.stack_options import StackOptions
+from zoo.models.words import WordEncoder, cut_of
 from zoo.spans import mark_spans
 from zoo.text import Characters
 from zoo.vocabulary import Labels, Vocabulary
@@ -63,16 +63,8 @@ class Tagger(TaskModel):
             words, characters, embedding_size, character_units, options, name="words", dtype=options.precision
         )
         self.stack = options.stack(cells, self.words.output_size)
-        self.output_dropout = options.output_dropout(
-            output_dropout, options.locked_dropout, self.variable_dtype
-        )
-        self.scores = keras.layers.Dense(
-            len(tags),
-            kernel_initializer=uniform(options.initializer_scale) or "glorot_uniform",
-            name="scores",
-            dtype=self.variable_dtype,
-        )
-        self.scores.build((None, None, self.stack.output_size))
+        self.output_dropout = options.output_dropout(output_dropout, options.locked_dropout)
+        self.scores = options.dense("scores", len(tags), self.stack.output_size)
         distribution = LinearChainCRF if crf else IndependentTags
         self.distribution = distribution(tags.names, name="distribution", dtype=self.variable_dtype)
         self.distribution.build((None, None, len(tags)))
@@ -82,8 +74,7 @@ class Tagger(TaskModel):
 
     @classmethod
     def learn(cls, records, options, source=None):
-        if options["tokenizer"] not in CUTS:
-            raise ValueError(f"--tokenizer={options['tokenizer']}: a tagger has one of {', '.join(CUTS)}")
+        cut_of(options)
         batches = records.batch(1024)
         tokens = batches.map(lambda batch: parts(batch["tokens"]).values)
         tags = Labels.learn(batches.map(lambda batch: parts(batch["tags"]).values), "tag")
@@ -96,8 +87,7 @@ class Tagger(TaskModel):
 
     @classmethod
     def _made(cls, words, characters, tags, options):
-        own = {name: options[name] for name in cls.OPTIONS if name in options}
-        return cls(words, characters, tags, options["tokenizer"], **own, **StackOptions.chosen(options))
+        return cls(words, characters, tags, options["tokenizer"], **StackOptions.chosen(options, cls.OPTIONS))
 
     def assets(self):
         return {**self.words.assets(), "tags.json": self.tags.asset()}

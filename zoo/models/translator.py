@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from zoo import decoding
 from zoo.attention import ATTENTIONS
 from zoo.beam_search import MAX_BEAM_WIDTH, beam_search
-from zoo.heads import FullSoftmax
 from zoo.metrics import Perplexity, unigram_perplexity
 from zoo.models.base import TaskModel, embed_signature, mean_output, padded
-from zoo.models.stack_options import StackOptions, uniform
+from zoo.models.stack_options import StackOptions
 from zoo.text import TOKENIZERS, Tokenizer
 
 MAX_NEW_TOKENS = 1024
@@ -65,41 +63,26 @@ class Translator(TaskModel):
         self.autocast = False  # states keep their precision
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.length_penalty = length_penalty
-        size, scale = embedding_size or options.units, options.initializer_scale
+        size = embedding_size or options.units
         self.source_embedding = options.embedding("source_embedding", source_tokenizer.vocabulary_size, size)
         self.target_embedding = options.embedding("target_embedding", target_tokenizer.vocabulary_size, size)
         self.encoder = options.stack(options.cells(), size, name="encoder")
         decoder = dataclasses.replace(options, bidirectional=False)
         self.decoder = decoder.stack(decoder.cells(), size, name="decoder")
-        self.bridge = self._dense("bridge", sum(self.decoder.state_size.values()), "tanh", scale)
-        self.bridge.build((None, sum(self.encoder.state_size.values())))
+        final, first = (sum(stack.state_size.values()) for stack in (self.encoder, self.decoder))
+        self.bridge = options.dense("bridge", first, final, "tanh")
         units, self.attention = self.decoder.output_size, None
         if attention != "none":
             memory = (None, None, self.encoder.output_size)
             self.attention = ATTENTIONS[attention](name="attention", dtype=self.variable_dtype)
             self.attention.build((None, None, units), memory)
-            units = size if tie_embeddings else units
-            self.combine = self._dense("combine", units, "tanh", scale)
-            self.combine.build((None, None, memory[-1] + self.decoder.output_size))
-        self.output_dropout = options.output_dropout(
-            output_dropout, options.locked_dropout, self.variable_dtype
-        )
-        self.head = FullSoftmax(
-            target_tokenizer.vocabulary_size,
-            tied_to=self.target_embedding if tie_embeddings else None,
-            initializer=uniform(scale) or "glorot_uniform",
-            name="head",
-            dtype=self.variable_dtype,
-        )
-        self.head.build((None, units))
+            inputs, units = memory[-1] + units, size if tie_embeddings else units
+            self.combine = options.dense("combine", units, inputs, "tanh")
+        self.output_dropout = options.output_dropout(output_dropout, options.locked_dropout)
+        tied_to = self.target_embedding if tie_embeddings else None
+        self.head = options.softmax(target_tokenizer.vocabulary_size, units, tied_to)
         self.perplexity = Perplexity()
         self.built = True
-
-    def _dense(self, name, units, activation, scale):
-        start = uniform(scale) or "glorot_uniform"
-        return keras.layers.Dense(
-            units, activation, kernel_initializer=start, name=name, dtype=self.variable_dtype
-        )
 
     @classmethod
     def learn(cls, records, options, source=None):
@@ -127,8 +110,7 @@ class Translator(TaskModel):
 
     @classmethod
     def _made(cls, source, target, options):
-        own = {name: options[name] for name in cls.OPTIONS if name in options}
-        return cls(source, target, **own, **StackOptions.chosen(options))
+        return cls(source, target, **StackOptions.chosen(options, cls.OPTIONS))
 
     def assets(self):
         sides = {"source_": self.source_tokenizer, "target_": self.target_tokenizer}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from zoo.cutting import CUTS, Tokens
 from zoo.models.stack_options import StackOptions
 from zoo.pooling import Final
 from zoo.text import Characters
@@ -109,6 +110,13 @@ class WordEncoder(keras.layers.Layer):
         shape = tf.concat([tf.shape(mask), [size]], axis=0)
         spelled = tf.scatter_nd(places, encoding, tf.cast(shape, places.dtype))
         return tf.ensure_shape(spelled, [None, None, size])
+
+
+def cut_of(options: Mapping[str, Any]) -> Callable[[tf.Tensor], Tokens]:
+    """How a configuration's options cut texts into words. Raises ValueError where they do not."""
+    if options["tokenizer"] not in CUTS:
+        raise ValueError(f"--tokenizer={options['tokenizer']}: this task has one of {', '.join(CUTS)}")
+    return CUTS[options["tokenizer"]]
 
 
 def _lower(words: tf.Tensor) -> tf.Tensor:
