@@ -15,11 +15,11 @@ class TextEncoder(keras.layers.Layer):
     """Texts, string [batch], as vectors [batch, units], by what a model of the zoo has learned.
 
     What the vector is, each task says: of a classifier what its output layer reads, of a language model the
-    last output, of others the mean of all outputs. The weights are trained along with the model around it,
-    unless `trainable` is set to False.
+    last output, of a reader what it makes of a question, of others the mean of all outputs. The weights are
+    trained along with the model around it, unless `trainable` is set to False.
 
     Args:
-        model: any that encodes texts; readers do not, since they read two.
+        model: of any task.
     """
 
     def __init__(self, model: TaskModel, **kwargs):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from zoo.encoder import TextEncoder
 from zoo.models.language_model import LanguageModel
+from zoo.models.reader import Reader
 from zoo.models.tagger import Tagger
 from zoo.models.translator import Translator
 from zoo.text import Characters
@@ -23,12 +24,14 @@ def make(name):
     if name == "tagger":
         tags = Labels({"x": 1, "y": 1})
         return Tagger(WORDS, CHARACTERS, tags, units=4, character_units=2, bidirectional=True)
+    if name == "reader":
+        return Reader(WORDS, CHARACTERS, None, units=4, character_units=2, bidirectional=True)
     if name == "translator":
         return Translator(CHARACTERS, CHARACTERS, units=4, bidirectional=True)
     return LanguageModel(CHARACTERS, "gru", units=4, layers=2)
 
 
-@pytest.fixture(params=["language_model", "tagger", "translator"])
+@pytest.fixture(params=["language_model", "tagger", "translator", "reader"])
 def model(request, randomize):
     return randomize(make(request.param))
 

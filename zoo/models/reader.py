@@ -10,7 +10,7 @@ import tensorflow as tf
 from zoo.attention import Multiplicative
 from zoo.cutting import CUTS, SEPARATOR, Tokens, parts
 from zoo.metrics import Accuracy
-from zoo.models.base import TaskModel, Tensors, dense, padded
+from zoo.models.base import TaskModel, Tensors, dense, embed_signature, padded
 from zoo.models.stack_options import StackOptions
 from zoo.models.words import WordEncoder, cut_of
 from zoo.pooling import Final, SelfAttention
@@ -157,11 +157,9 @@ class Reader(TaskModel):
     def call(self, batch, states=None, training=False):
         mask, is_question = batch["mask"], batch["is_question"]
         words = self.words(batch["inputs"], batch.get("characters"), mask, training=training)
-        asked = self.words(
-            batch["question_inputs"], batch.get("question_characters"), is_question, training=training
+        asked, question = self._asked(
+            batch["question_inputs"], batch.get("question_characters"), is_question, training
         )
-        question, _ = self.question_stack(asked, mask=is_question, training=training)
-        question = self.question_pooling(tf.cast(question, self.variable_dtype), mask=is_question)
         aligned, _ = self.alignment(words, asked, is_question)
         same = tf.equal(batch["word"][:, :, tf.newaxis], batch["question_word"][:, tf.newaxis])
         is_asked = tf.reduce_any(same & is_question[:, tf.newaxis], axis=-1, keepdims=True)
@@ -172,6 +170,21 @@ class Reader(TaskModel):
         context, _ = self.context_stack(read, mask=mask, training=training)
         context = self.output_dropout(tf.cast(context, self.variable_dtype), training=training)
         return self._logits(question[:, tf.newaxis], context, mask)
+
+    def _asked(self, inputs, characters, mask, training):
+        """The words of questions [batch, time, size], and what is made of them all, [batch, units]."""
+        words = self.words(inputs, characters, mask, training=training)
+        outputs, _ = self.question_stack(words, mask=mask, training=training)
+        return words, self.question_pooling(tf.cast(outputs, self.variable_dtype), mask=mask)
+
+    @property
+    def encoding_size(self):
+        return self.question_pooling.output_size
+
+    def encode(self, text, training=False):
+        """What the encoder of questions makes of it."""
+        batch = padded(self.words.features(CUTS[self.cut](text).words))
+        return self._asked(batch["inputs"], batch.get("characters"), batch["mask"], training)[1]
 
     def _logits(self, question, context, mask):
         if self.answers:
@@ -266,11 +279,18 @@ class Reader(TaskModel):
         def serving_default(context, question):
             return self.answered(context, question)
 
-        return {"serving_default": tf.function(serving_default, texts, autograph=False)}
+        return {
+            "serving_default": tf.function(serving_default, texts, autograph=False),
+            "embed": embed_signature(self),
+        }
 
     def requests(self):
         contexts = ["", "a", "Ada wrote to Charles. Charles wrote back."]
-        return {"serving_default": {"context": contexts, "question": ["who?", "", "Who wrote to Charles?"]}}
+        questions = ["who?", "", "Who wrote to Charles?"]
+        return {
+            "serving_default": {"context": contexts, "question": questions},
+            "embed": {"text": questions},
+        }
 
     def tables(self):
         answers = [self.answers] if self.answers else []
