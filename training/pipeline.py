@@ -29,8 +29,9 @@ from training.datasets.base import Dataset
 from zoo.models import TaskModel
 
 BUCKETS = (8, *(size for power in range(4, 13) for size in (3 << power - 2, 1 << power)), 6144, 8192)
+# Examples that are shuffled at a time: so many, or as many as so large features allow.
 SHUFFLED_EXAMPLES = 100_000
-SHUFFLED_BYTES = 1 << 29  # at most as many examples as this is of features
+SHUFFLED_BYTES = 1 << 29
 TOKEN_BYTES = 4
 
 

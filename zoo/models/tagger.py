@@ -74,7 +74,7 @@ class Tagger(TaskModel):
 
     @classmethod
     def learn(cls, records, options, source=None):
-        cut_of(options)
+        cut_of(options)  # records are cut already, but the texts to be served are not
         batches = records.batch(1024)
         tokens = batches.map(lambda batch: parts(batch["tokens"]).values)
         tags = Labels.learn(batches.map(lambda batch: parts(batch["tags"]).values), "tag")
