@@ -154,7 +154,10 @@ def run(row: Row, data: Path, work: Path, seed: int) -> dict[str, float | str]:
 
 def _program(name: str, *arguments: str) -> str:
     command = [sys.executable, "-c", f"from serving import program; program.{name}()", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why
+    return done.stdout
 
 
 def main(arguments: Sequence[str]) -> None:
