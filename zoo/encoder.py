@@ -15,8 +15,8 @@ class TextEncoder(keras.layers.Layer):
     """Texts, string [batch], as vectors [batch, units], by what a model of the zoo has learned.
 
     What the vector is, each task says: of a classifier what its output layer reads, of a language model the
-    last output, of a reader what it makes of a question, of others the mean of all outputs. The weights are
-    trained along with the model around it, unless `trainable` is set to False.
+    last output, of a reader what it makes of a question, of others the mean of all outputs. The weights of
+    the encoder are trained along with the model around it, unless `trainable` is set to False.
 
     Args:
         model: of any task.
@@ -24,8 +24,9 @@ class TextEncoder(keras.layers.Layer):
 
     def __init__(self, model: TaskModel, **kwargs):
         super().__init__(**{"name": "text_encoder", **kwargs})
-        self.model = model
         self.units = model.encoding_size
+        self.encoder_layers, self.tables = model.encoder_layers(), model.tables()
+        self.encode, self.vector_dtype = model.encode, model.variable_dtype
         self.built = True
 
     @classmethod
@@ -38,7 +39,7 @@ class TextEncoder(keras.layers.Layer):
         return cls(load_model(model_dir), **kwargs)
 
     def call(self, text, training=False):
-        return self.model.encode(tf.convert_to_tensor(text), training=training)
+        return self.encode(tf.convert_to_tensor(text), training=training)
 
     def compute_output_spec(self, text, training=False):
-        return keras.KerasTensor((text.shape[0], self.units), dtype=self.model.variable_dtype)
+        return keras.KerasTensor((text.shape[0], self.units), dtype=self.vector_dtype)

@@ -114,6 +114,10 @@ class TaskModel(keras.layers.Layer):
         """Texts, string [batch], as vectors [batch, encoding_size]."""
         raise NotImplementedError
 
+    def encoder_layers(self) -> list[keras.layers.Layer]:
+        """Those that `encode` uses."""
+        raise NotImplementedError
+
     def signatures(self) -> dict[str, tf.types.experimental.PolymorphicFunction]:
         """Functions to export, by signature name; defaults of arguments become signature defaults."""
         raise NotImplementedError

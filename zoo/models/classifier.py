@@ -147,6 +147,9 @@ class Classifier(TaskModel):
     def encode(self, text, training=False):
         return self.encoded(text, training)["encoding"]
 
+    def encoder_layers(self):
+        return [self.embedding, self.stack, self.pooling]
+
     def layer_groups(self):
         output = [*self.head.trainable_variables, *self.pooling.trainable_variables]
         return [output, *reversed(self.stack.layer_variables()), self.embedding.trainable_variables]

@@ -119,6 +119,9 @@ class LanguageModel(TaskModel):
         last = tf.math.count_nonzero(batch["mask"], axis=1) - 1
         return tf.cast(tf.gather(outputs, last, batch_dims=1), self.variable_dtype)
 
+    def encoder_layers(self):
+        return [self.embedding, self.stack]
+
     def layer_groups(self):
         layers = reversed(self.stack.layer_variables())
         return [self.head.trainable_variables, *layers, self.embedding.trainable_variables]

@@ -186,6 +186,9 @@ class Reader(TaskModel):
         batch = padded(self.words.features(CUTS[self.cut](text).words))
         return self._asked(batch["inputs"], batch.get("characters"), batch["mask"], training)[1]
 
+    def encoder_layers(self):
+        return [self.words, self.question_stack, self.question_pooling]
+
     def _logits(self, question, context, mask):
         if self.answers:
             summary, _ = self.summary(question, context, mask)

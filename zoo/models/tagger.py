@@ -123,6 +123,9 @@ class Tagger(TaskModel):
         batch = padded(self.words.features(CUTS[self.cut](text).words))
         return mean_output(self._outputs(batch, training), batch["mask"])
 
+    def encoder_layers(self):
+        return [self.words, self.stack]
+
     def loss(self, batch, outputs):
         log_likelihood = self.distribution.log_likelihood(outputs["scores"], batch["tags"], batch["mask"])
         tokens = tf.reduce_sum(tf.cast(batch["mask"], log_likelihood.dtype))

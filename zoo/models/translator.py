@@ -163,6 +163,9 @@ class Translator(TaskModel):
         outputs, _ = self.encoder(embedded, mask=batch["mask"], training=training)
         return mean_output(tf.cast(outputs, self.variable_dtype), batch["mask"])
 
+    def encoder_layers(self):
+        return [self.source_embedding, self.encoder]
+
     def _attended(self, hidden, memory):
         if not self.attention:
             return hidden, None
