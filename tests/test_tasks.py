@@ -7,15 +7,19 @@ import json
 import signal
 import subprocess
 
+import grpc
 import pytest
+import tensorflow as tf
 from tiny import DEADLINE, program_command
 
 from serving import client
 from serving.export import export
+from serving.messages import classification_pb2, prediction_service_pb2_grpc
 from training import evaluate
 from training.config import make_config
 from training.train import train
 from zoo.model_directory import load_model
+from zoo.models.classifier import example
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +64,63 @@ def ask(run_program):
         return shown, json.loads(last)
 
     return ask
+
+
+def test_classification(tmp_path, ask, run_program):
+    """Colours by a word that tells them."""
+    kinds = {"rose": "red", "blood": "red", "sky": "blue", "sea": "blue", "grass": "green", "leaf": "green"}
+    rows = [f"the {word} of day {day}\t{kind}\n" for day in range(40) for word, kind in kinds.items()]
+    (tmp_path / "a.tsv").write_text("text\tlabel\n" + "".join(rows))
+    given = {
+        "task": "classification",
+        "dataset": f"tsv:{tmp_path / 'a.tsv'}",
+        "output_dir": str(tmp_path / "model"),
+    }
+    with served(make_config(None, {**SMALL, **given, "epochs": 4}), tmp_path) as (result, address):
+        assert result["best"]["accuracy"] == 1
+        assert result["baseline"]["accuracy"] < 0.6
+        code, out, _ = run_program(evaluate, f"--model_dir={tmp_path / 'model'}")
+        *table, line = out.splitlines()
+        assert table[0].split() == ["blue", "green", "red"]
+        figures = {"task": "classification", "examples": 24, "accuracy": 1, "macro_f1": 1}
+        assert (code, {name: json.loads(line)[name] for name in figures}) == (0, figures)
+        for word, kind in kinds.items():
+            shown, answer = ask(address, "classify", f"--text=the {word} of day 7")
+            assert answer["label"] == kind
+            assert sorted(answer["probabilities"]) == ["blue", "green", "red"]
+            assert sum(answer["probabilities"].values()) == pytest.approx(1)
+            assert shown[0].endswith(f"%  {kind}")
+        check_classify_request(address, kinds)
+        shown, sky = ask(address, "embed", "--text=the sky")
+        assert shown[0].startswith(f"{len(sky['embedding'])} numbers: ")
+        assert ask(address, "embed", "--text=the sky")[1] == sky
+        assert ask(address, "embed", "--text=the grass")[1]["embedding"] != sky["embedding"]
+        code, _, err = run_program(client, "score", f"--server={address}", "--model=m", "--text=a")
+        assert (code, err.count("\n")) == (1, 1)
+
+
+def check_classify_request(address, kinds):
+    """TensorFlow Serving's own request, with the signature's name and examples, alone or with a context."""
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name, request.model_spec.signature_name = "m", "classify"
+    request.input.example_list.examples.extend(example(f"the {word}") for word in kinds)
+    with grpc.insecure_channel(address) as channel:
+        classify = prediction_service_pb2_grpc.PredictionServiceStub(channel).Classify
+        answer = classify(request, timeout=DEADLINE)
+        assert (answer.model_spec.version.value, answer.model_spec.signature_name) == (1, "classify")
+        assert len(answer.result.classifications) == len(kinds)
+        for found, kind in zip(answer.result.classifications, kinds.values(), strict=True):
+            assert sorted(each.label for each in found.classes) == ["blue", "green", "red"]
+            assert max(found.classes, key=lambda each: each.score).label == kind
+            assert sum(each.score for each in found.classes) == pytest.approx(1)
+
+        with_context = classification_pb2.ClassificationRequest(model_spec=request.model_spec)
+        together = with_context.input.example_list_with_context
+        together.context.CopyFrom(example("the grass"))
+        together.examples.extend([tf.train.Example(), example("the sky")])
+        found = classify(with_context, timeout=DEADLINE).result.classifications
+        best = [max(each.classes, key=lambda each: each.score).label for each in found]
+        assert best == ["green", "blue"]
 
 
 def test_tagging(tmp_path, ask, run_program):
