@@ -94,6 +94,13 @@ def test_metrics_are_those_of_the_loss(model):
     assert model.objective(result) == result["nats_per_token"]
 
 
+@pytest.mark.parametrize(("tie_embeddings", "deviation"), [(False, 1), (True, 1 / 8)])
+def test_embeddings_start_as_large_as_kernels_expect_inputs(tie_embeddings, deviation):
+    model = Translator(SOURCE, TARGET, units=64, tie_embeddings=tie_embeddings)
+    assert np.std(model.source_embedding.embeddings) == pytest.approx(1, rel=0.2)
+    assert np.std(model.target_embedding.embeddings) == pytest.approx(deviation, rel=0.2)
+
+
 def test_translations_are_as_likely_as_they_say(model):
     texts = [text for text, _ in PAIRS]
     said = model.translated(tf.constant(texts), [3], [8])

@@ -11,7 +11,7 @@ import tensorflow as tf
 from zoo.metrics import Perplexity, unigram_perplexity
 from zoo.models import language_model_serving
 from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
-from zoo.models.stack_options import StackOptions
+from zoo.models.stack_options import StackOptions, unit_variance
 from zoo.text import TOKENIZERS, Tokenizer
 
 
@@ -68,10 +68,7 @@ class LanguageModel(TaskModel):
         self.temporal_activation_regularization = temporal_activation_regularization
         cells = options.cells()
         size = embedding_size or options.units
-        # Inputs of unit variance, for which the kernels' initializers are meant; as an output layer's
-        # weights, a tied embedding has to start smaller.
-        spread = size**-0.5 if tie_embeddings else 1.0
-        start = keras.initializers.RandomNormal(0.0, spread)
+        start = unit_variance(size if tie_embeddings else 1)
         self.embedding = options.embedding("embedding", tokenizer.vocabulary_size, size, start)
         self.embedding_dropout = keras.layers.Dropout(embedding_dropout, name="embedding_dropout")
         self.stack = options.stack(cells, size)

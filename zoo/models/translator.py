@@ -12,7 +12,7 @@ from zoo.attention import ATTENTIONS
 from zoo.beam_search import MAX_BEAM_WIDTH, beam_search
 from zoo.metrics import Perplexity, unigram_perplexity
 from zoo.models.base import TaskModel, embed_signature, mean_output, padded
-from zoo.models.stack_options import StackOptions
+from zoo.models.stack_options import StackOptions, unit_variance
 from zoo.text import TOKENIZERS, Tokenizer
 
 MAX_NEW_TOKENS = 1024
@@ -64,8 +64,13 @@ class Translator(TaskModel):
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.length_penalty = length_penalty
         size = embedding_size or options.units
-        self.source_embedding = options.embedding("source_embedding", source_tokenizer.vocabulary_size, size)
-        self.target_embedding = options.embedding("target_embedding", target_tokenizer.vocabulary_size, size)
+        self.source_embedding, self.target_embedding = (
+            options.embedding(f"{side}_embedding", tokenizer.vocabulary_size, size, start)
+            for side, tokenizer, start in (
+                ("source", source_tokenizer, unit_variance()),
+                ("target", target_tokenizer, unit_variance(size if tie_embeddings else 1)),
+            )
+        )
         self.encoder = options.stack(options.cells(), size, name="encoder")
         decoder = dataclasses.replace(options, bidirectional=False)
         self.decoder = decoder.stack(decoder.cells(), size, name="decoder")
