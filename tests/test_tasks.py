@@ -90,6 +90,8 @@ def test_classification(tmp_path, ask, run_program):
             assert sorted(answer["probabilities"]) == ["blue", "green", "red"]
             assert sum(answer["probabilities"].values()) == pytest.approx(1)
             assert shown[0].endswith(f"%  {kind}")
+        signatures = load_model(str(tmp_path / "model")).signatures()
+        assert sorted(signatures) == ["classify", "embed", "serving_default"]
         check_classify_request(address, kinds)
         shown, sky = ask(address, "embed", "--text=the sky")
         assert shown[0].startswith(f"{len(sky['embedding'])} numbers: ")
