@@ -114,9 +114,7 @@ ROWS = [
     Row("polarity", polarity, ["--preset=sentiment"], "accuracy", 0.76),
     Row("polarity_lm", polarity, ["--preset=sentiment_lm"], "nats_per_token"),
     Row("polarity_from_lm", polarity, ["--preset=sentiment_from_lm"], "accuracy", 0.76, "polarity_lm"),
-    Row(
-        "polarity_without_lm", polarity, ["--preset=sentiment_from_lm", "--nogradual_unfreezing"], "accuracy"
-    ),
+    Row("polarity_without_lm", polarity, ["--preset=sentiment_from_lm"], "accuracy"),
     Row("polarity_attention", polarity, ["--preset=self_attention"], "accuracy", 0.76),
     Row("subjectivity", subjectivity, ["--preset=sentiment"], "accuracy", 0.90),
     Row("surnames", surnames, ["--preset=names"], "accuracy", 0.80),

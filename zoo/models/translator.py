@@ -64,12 +64,14 @@ class Translator(TaskModel):
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.length_penalty = length_penalty
         size = embedding_size or options.units
-        self.source_embedding, self.target_embedding = (
-            options.embedding(f"{side}_embedding", tokenizer.vocabulary_size, size, start)
-            for side, tokenizer, start in (
-                ("source", source_tokenizer, unit_variance()),
-                ("target", target_tokenizer, unit_variance(size if tie_embeddings else 1)),
-            )
+        self.source_embedding = options.embedding(
+            "source_embedding", source_tokenizer.vocabulary_size, size, unit_variance()
+        )
+        self.target_embedding = options.embedding(
+            "target_embedding",
+            target_tokenizer.vocabulary_size,
+            size,
+            unit_variance(size if tie_embeddings else 1),
         )
         self.encoder = options.stack(options.cells(), size, name="encoder")
         decoder = dataclasses.replace(options, bidirectional=False)
