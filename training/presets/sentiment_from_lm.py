@@ -4,9 +4,10 @@
 
 After ULMFiT (Howard and Ruder 2018, arXiv:1801.06146). See `sentiment_lm`.
 
-Differs from the paper: all layers are trained from the first step. `--gradual_unfreezing` ends at the same
-validation accuracy here, two epochs later. And nothing of the encoding is dropped out: a language model's
-outputs are far from zero, most of them always on the same side, and their loss would outshout what they say.
+Differs from the paper: all layers are trained from the first step; with `--gradual_unfreezing`, and an epoch
+more, validation accuracy was 74.0 % where it was 78.1 % (both at a learning rate of 2e-3). And nothing of the
+encoding is dropped out: a language model's outputs are far from zero, most of them always on the same side,
+and their loss would outshout what they say.
 """
 
 CONFIG = {
