@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from serving import client, export
+from serving import export, query
 from training import evaluate, train
 
-MODULES = {"zoo-train": train, "zoo-evaluate": evaluate, "zoo-export": export, "zoo-query": client}
+MODULES = {"zoo-train": train, "zoo-evaluate": evaluate, "zoo-export": export, "zoo-query": query}
 README = Path(__file__).parent.parent / "README.md"
 PORTS = ("8500", "8600", "8700", "8800", "8900")
 SMALL = ["--max_steps=2", "--units=8", "--embedding_size=8"]
