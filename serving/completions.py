@@ -70,7 +70,7 @@ def routes(generator: Generator) -> list[BaseRoute]:
     async def complete(request: Request) -> Any:
         try:
             asked = _asked(json_object(await request.body()))
-            head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion"}
+            head: dict[str, Any] = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion"}
             head |= {"created": int(time.time()), "model": asked.spec.name}
             if asked.is_stream:
                 return _Stream(generator, asked, head)

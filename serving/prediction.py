@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
 
 from serving import inference, tensors
-from serving.batching import Batcher
 from serving.messages import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -24,12 +23,25 @@ from serving.messages import (
     regression_pb2,
 )
 from serving.metrics import Metrics
-from serving.repository import Repository
 from serving.rpc import StatusError, invalid, model_spec
 from serving.versions import Version
 
 _DEFAULT_SIGNATURE = "serving_default"
 _SIGNATURES_FIELD = "signature_def"
+
+
+class Leasing(Protocol):
+    """Hands out versions, as a Repository does."""
+
+    def lease(self, spec: Any) -> Version: ...
+
+
+class Running(Protocol):
+    """Runs signatures, as a Batcher does."""
+
+    async def run(
+        self, servable: Any, signature: Any, feeds: Sequence[np.ndarray], outputs: Sequence[str]
+    ) -> Sequence[Any]: ...
 
 
 class PredictionService:
@@ -39,7 +51,7 @@ class PredictionService:
     """
 
     def __init__(
-        self, repository: Repository, batcher: Batcher, metrics: Metrics, as_tensor_content: bool = False
+        self, repository: Leasing, batcher: Running, metrics: Metrics, as_tensor_content: bool = False
     ):
         self._repository, self._batcher, self._metrics = repository, batcher, metrics
         self._write = tensors.to_content if as_tensor_content else tensors.to_proto

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import anyio
 import grpc
@@ -53,10 +53,8 @@ def model_spec(request: Any) -> model_pb2.ModelSpec:
     return request.model_spec
 
 
-class Observer(Protocol):
-    """Learns how each call ended."""
-
-    def __call__(self, method: str, request: Any, code: grpc.StatusCode, seconds: float) -> None: ...
+# Learns how each call ended: method, request (None if it could not be read), code, seconds.
+Observer: TypeAlias = Callable[[str, Any, grpc.StatusCode, float], None]
 
 
 def unobserved(method: str, request: Any, code: grpc.StatusCode, seconds: float) -> None:

@@ -60,6 +60,7 @@ from serving.repository import Repository
 from serving.versions import Servable
 from serving.warmup import WarmUp
 
+_TFLITE_FILE = "model.tflite"
 _HEALTH_SERVICES = ("", "ModelService", "PredictionService")
 
 
@@ -98,9 +99,11 @@ class ModelServer:
         self._wait_for(self._set_up(options))
 
     def _load_version(self, path: str) -> Servable:
+        if not self._options.per_model_batching:
+            return self._load(path)
+        batching = config_files.read_model_batching(path)
         servable = self._load(path)
-        if self._options.per_model_batching:
-            self._batcher.use(servable, config_files.read_model_batching(path))
+        self._batcher.use(servable, batching)
         return servable
 
     async def _set_up(self, options: ServerOptions) -> None:
@@ -153,13 +156,13 @@ class ModelServer:
     @property
     def rest_api_port(self) -> int | None:
         """Where HTTP is answered, if it is."""
-        return self._http and self._http.port
+        return None if self._http is None else self._http.port
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def _report_health(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._set_health(self.repository.all_available()), self._loop)
+        self._wait_for(self._set_health(self.repository.all_available()))
 
     async def _set_health(self, is_serving: bool) -> None:
         response = health_pb2.HealthCheckResponse
@@ -236,9 +239,14 @@ def _saved_model_class() -> Callable[[str], Servable]:
     return saved_model.SavedModel
 
 
-def load_saved_model(path: str) -> Servable:
+def load_version(path: str, prefer_tflite: bool = False) -> Servable:
     """Loads a version. TensorFlow comes in with the first: it takes seconds, and a wrong flag should not."""
-    return _saved_model_class()(path)
+    load = _saved_model_class()
+    if prefer_tflite and os.path.exists(os.path.join(path, _TFLITE_FILE)):
+        from serving.tflite_model import TfLiteModel
+
+        load = TfLiteModel
+    return load(path)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -250,7 +258,8 @@ def main(arguments: Sequence[str]) -> None:
     server_options = options.from_flags()
     if server_options.log_format == "json":
         logs.write_json()
-    server = ModelServer(server_options, load_saved_model)
+    load = functools.partial(load_version, prefer_tflite=server_options.prefer_tflite_model)
+    server = ModelServer(server_options, load)
     server.repository.start()
     if _wait_until_available(server.repository, lambda: stop_requests.count > 0):
         server.start()

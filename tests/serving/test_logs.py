@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 CODE = """
-from absl import logging
+from absl import flags, logging
 from serving import logs
+flags.FLAGS(["program"])
 logging.use_absl_handler()
 logging.set_verbosity(logging.INFO)
 logs.write_json()
@@ -29,6 +30,6 @@ def test_a_line_a_message():
     assert (
         before < datetime.datetime.fromisoformat(first["time"]) < datetime.datetime.now(datetime.timezone.utc)
     )
-    assert first["source"] == "<string>:7"
+    assert first["source"] == "<string>:8"
     assert (second["severity"], second["message"]) == ("ERROR", "failed")
     assert second["exception"].endswith("ZeroDivisionError: division by zero\n")

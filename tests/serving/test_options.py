@@ -87,7 +87,7 @@ def test_defaults(parse):
     assert (parsed.policy, parsed.port, parsed.max_threads) == (LoadPolicy(), 8500, threads)
     assert parsed.initial_models() == [ModelConfig("default", "/models/a")]
     assert (parsed.host, parsed.limits) == ("127.0.0.1", StreamLimits(256, 4096, 600.0))
-    assert (parsed.max_batch_rows, parsed.max_message_bytes) == (1024, 64 << 20)
+    assert (parsed.max_batch_rows, parsed.max_message_bytes) == (1 << 16, 64 << 20)
 
 
 # Flag, field, value
