@@ -1,241 +1,259 @@
-"""zoo-query: asks a model server (zoo-serve, or the stock TensorFlow Serving) over gRPC.
+"""Asks a model server (zoo-serve, or the stock TensorFlow Serving) over gRPC.
 
-    zoo-query generate  --model=NAME --prompt=TEXT [--max_new_tokens=N --temperature=X --seed=N --stream]
-    zoo-query score     --model=NAME --text=TEXT
-    zoo-query classify  --model=NAME --text=TEXT
-    zoo-query tag       --model=NAME --text=TEXT
-    zoo-query translate --model=NAME --text=TEXT [--beam_width=N --max_new_tokens=N]
-    zoo-query answer    --model=NAME --context=TEXT --question=TEXT
-    zoo-query embed     --model=NAME --text=TEXT
-    zoo-query status    --model=NAME
+    with Client("127.0.0.1:8500", model="docs") as client:
+        print(client.generate("The object ", max_new_tokens=60).text)
+        for token in client.stream("The object "):
+            ...
 
-`generate` continues a text, `score` says how likely one is, `classify` what kind it is of, `tag` what each
-of its tokens is, `translate` what it is in the other language; `answer` answers a question about a text, and
-`embed` makes a vector of one. `status` lists the versions of a model. The server is --server=HOST:PORT. The
-result for people comes first; the last line on stdout is the result as JSON (alone with --json), log
-probabilities in nats. Exit code 0 only if there is a result.
+    async with AsyncClient("127.0.0.1:8500", model="docs") as client:
+        print((await client.score("The object is immutable.")).perplexity)
+
+Both clients have the same methods. They raise ServerError when there is no answer, or none in time; a server
+that is UNAVAILABLE is asked again within that time. Imports no TensorFlow.
 """
 
 from __future__ import annotations
 
-import codecs
-import io
-import json
-import math
-import re
-import shutil
-import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+import inspect
+import time
+import typing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
-import numpy as np
-from absl import flags
+import grpc
+import grpc.aio
 
-from serving import alignment, program
-from serving.connection import Client
+from serving import generation_calls, management_calls, task_calls
+from serving.calls import Call, model_spec
+from serving.client_results import Token
+from serving.connection import Connection, ServerError, Tls
+from serving.generation_calls import Streaming, advance
+from serving.model_list import models
 
-_LARGEST_INT32 = 2**31 - 1
+__all__ = ["AsyncClient", "Client", "ServerError", "Tls", "models"]
 
-
-def _generate(client: Client) -> None:
-    values = flags.FLAGS
-    prompt = _required("prompt")
-    options = _sampling_options()
-    if values.stream:
-        result = _show_stream(client, prompt, options)
-    else:
-        if values.max_new_tokens is not None:
-            options["max_new_tokens"] = np.array([values.max_new_tokens], np.int32)
-        if values.seed is not None:
-            options["seed"] = np.array([[values.seed, 0]], np.int32)
-        result = client.generate(prompt, options)
-        _show(prompt + result["text"])
-    _finish(client, {"prompt": prompt, **result})
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def _show_stream(client: Client, prompt: str, options: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    values = flags.FLAGS
-    max_new_tokens = values.max_new_tokens
-    if max_new_tokens is None:  # as many as without --stream
-        max_new_tokens = int(client.default("generate", "max_new_tokens") or 0)
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    pieces, log_probs = [], []
-    _show(prompt, end="")
-    try:
-        for token in client.stream(prompt, max_new_tokens, options, values.seed):
-            pieces.append(decoder.decode(token.text))
-            log_probs.append(token.log_prob)
-            _show(pieces[-1], end="")
-    finally:  # what follows, a result or an error, begins a new line
-        pieces.append(decoder.decode(b"", final=True))
-        _show(pieces[-1])
-    return {"text": "".join(pieces), "num_tokens": len(log_probs), "log_prob": math.fsum(log_probs)}
+class _Client:
+    """What both clients are made of: a channel, and the model that is asked."""
+
+    _grpc: ClassVar[Any]  # the module that makes channels
+
+    def __init__(
+        self,
+        server: str,
+        model: str = "default",
+        *,
+        version: int | None = None,
+        version_label: str = "",
+        timeout_s: float = 60.0,
+        retries: int = 3,
+        bearer_token: str = "",
+        tls: Tls | None = None,
+    ):
+        """`server` is HOST:PORT. An answer may take `timeout_s` seconds with all `retries`; a stream, too.
+
+        Asked is the newest version of the model, or the one of that number or with that label.
+        """
+        self.server = server
+        self.model = model
+        self.spec = model_spec(model, version, version_label)
+        self._connection = Connection(server, timeout_s, retries, bearer_token, tls)
+        self._channel = self._connection.channel(self._grpc)
+        self._methods: dict[Any, Any] = {}
+
+    def _begin(self, call: Call[Any], timeout_s: float | None = None) -> Any:
+        """gRPC's own object of a call; of a synchronous one that does not stream, the response."""
+        method = self._methods.get(call.rpc)
+        if method is None:
+            make = self._channel.unary_stream if call.rpc.streams else self._channel.unary_unary
+            method = make(call.rpc.path, response_deserializer=call.rpc.response.FromString)
+            self._methods[call.rpc] = method
+        if timeout_s is None:
+            timeout_s = self._connection.timeout_s
+        return method(call.request.SerializeToString(), timeout=timeout_s, metadata=self._connection.metadata)
+
+    def _read(self, call: Call[T], response: Any) -> T:
+        try:
+            return call.read(response)
+        except ValueError as error:
+            raise self._connection.misfit(self.model, error) from error
+
+    def _error(self, error: grpc.RpcError) -> ServerError:
+        return self._connection.error(self.model, error)
 
 
-def _score(client: Client) -> None:
-    text = _required("text")
-    result = client.score(text)
-    _show(
-        f"log probability {result['log_prob']:.4f} nats, {result['num_tokens']} tokens, "
-        f"perplexity {result['perplexity']:.4f}"
-    )
-    _finish(client, {"text": text, **result})
+def _described(method: Any, build: Callable[..., Any], returns: Any) -> Any:
+    """Gives a method the name, documentation and parameters of the function that builds its calls."""
+    signature = inspect.signature(build)
+    _, *parameters = signature.parameters.values()
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    method.__signature__ = signature.replace(parameters=[own, *parameters], return_annotation=returns)
+    method.__name__, method.__doc__ = build.__name__, build.__doc__
+    return method
 
 
-def _classify(client: Client) -> None:
-    text = _required("text")
-    result = client.classify(text)
-    for label, probability in sorted(result["probabilities"].items(), key=lambda item: -item[1]):
-        _show(f"{probability:7.2%}  {label}")
-    _finish(client, {"text": text, **result})
+def _answer_type(build: Callable[..., Any]) -> Any:
+    (answer,) = typing.get_args(typing.get_type_hints(build)["return"])
+    return answer
 
 
-def _tag(client: Client) -> None:
-    text = _required("text")
-    result = client.tag(text)
-    _show(alignment.under(result["tokens"], result["tags"], shutil.get_terminal_size().columns))
-    _finish(client, {"text": text, **result})
+def _asks(build: Callable[Concatenate[Any, P], Call[T]]) -> Callable[Concatenate[Client, P], T]:
+    def ask(self: Client, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.ask(build(self.spec, *args, **kwargs))
+
+    return _described(ask, build, _answer_type(build))
 
 
-def _translate(client: Client) -> None:
-    text = _required("text")
-    names = ("beam_width", "max_new_tokens")
-    given = {name: getattr(flags.FLAGS, name) for name in names if getattr(flags.FLAGS, name) is not None}
-    options = {name: np.array([value], np.int32) for name, value in given.items()}
-    result = client.translate(text, options)
-    _show(result["translation"])
-    _finish(client, {"text": text, **result})
+def _streams(
+    build: Callable[Concatenate[Any, P], Streaming],
+) -> Callable[Concatenate[Client, P], Generator[Token, None, None]]:
+    def stream(self: Client, *args: P.args, **kwargs: P.kwargs) -> Generator[Token, None, None]:
+        return self.receive(build(self.spec, *args, **kwargs))
+
+    return _described(stream, build, Generator[Token, None, None])
 
 
-def _answer(client: Client) -> None:
-    context, question = _required("context"), _required("question")
-    result = client.answer(context, question)
-    _show(f"{result['answer']}  ({result['score']:.0%} sure)")
-    _finish(client, {"question": question, **result})
+class Client(_Client):
+    """Asks, from any number of threads."""
+
+    _grpc = grpc
+
+    predict = _asks(task_calls.predict)
+    classify_examples = _asks(task_calls.classify_examples)
+    regress = _asks(task_calls.regress)
+    generate = _asks(generation_calls.generate)
+    stream = _streams(generation_calls.stream)
+    score = _asks(task_calls.score)
+    classify = _asks(task_calls.classify)
+    tag = _asks(task_calls.tag)
+    translate = _asks(task_calls.translate)
+    answer = _asks(task_calls.answer)
+    embed = _asks(task_calls.embed)
+    status = _asks(management_calls.status)
+    metadata = _asks(management_calls.metadata)
+    reload = _asks(management_calls.reload)
+    is_serving = _asks(management_calls.is_serving)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection, and what is under way."""
+        self._channel.close()
+
+    def ask(self, call: Call[T], timeout_s: float | None = None) -> T:
+        """Makes any call."""
+        try:
+            response = self._begin(call, timeout_s)
+        except grpc.RpcError as error:
+            raise self._error(error) from error
+        return self._read(call, response)
+
+    def receive(self, streaming: Streaming) -> Generator[Token, None, None]:
+        """The tokens of a stream, as they come."""
+        deadline = time.monotonic() + self._connection.timeout_s
+        responses, begun = self._begin(streaming), False
+        try:
+            for response in responses:
+                begun = True
+                yield from self._read(streaming, response)
+            return
+        except grpc.RpcError as error:
+            if begun or error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise self._error(error) from error
+        finally:
+            responses.cancel()
+        steps, answer = streaming.steps(), None
+        while (step := advance(steps, answer)) is not None:
+            answer = None
+            if isinstance(step, Token):
+                yield step
+            else:
+                answer = self.ask(step, deadline - time.monotonic())
 
 
-def _embed(client: Client) -> None:
-    text = _required("text")
-    result = client.embed(text)
-    values = result["embedding"]
-    shown = " ".join(f"{value:.3f}" for value in values[:8])
-    _show(f"{len(values)} numbers: {shown}{' ...' if len(values) > 8 else ''}")
-    _finish(client, {"text": text, **result})
+def _awaits(
+    build: Callable[Concatenate[Any, P], Call[T]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    async def ask(self: AsyncClient, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.ask(build(self.spec, *args, **kwargs))
+
+    return _described(ask, build, _answer_type(build))
 
 
-def _status(client: Client) -> None:
-    versions = client.status()
-    for version in versions:
-        error = f": {version['error_code']}: {version['error_message']}" if version["error_message"] else ""
-        _show(f"{client.model} version {version['version']} is {version['state']}{error}")
-    _finish(client, {"versions": versions})
+def _streams_asynchronously(
+    build: Callable[Concatenate[Any, P], Streaming],
+) -> Callable[Concatenate[AsyncClient, P], AsyncGenerator[Token, None]]:
+    def stream(self: AsyncClient, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Token, None]:
+        return self.receive(build(self.spec, *args, **kwargs))
+
+    return _described(stream, build, AsyncGenerator[Token, None])
 
 
-_COMMANDS = {
-    "generate": _generate,
-    "score": _score,
-    "classify": _classify,
-    "tag": _tag,
-    "translate": _translate,
-    "answer": _answer,
-    "embed": _embed,
-    "status": _status,
-}
+class AsyncClient(_Client):
+    """Asks, from the event loop that it was made in."""
 
+    _grpc = grpc.aio
 
-def _sampling_options() -> dict[str, np.ndarray]:
-    """Those that were given: the model has defaults of its own for the rest."""
-    dtypes = {"temperature": np.float32, "top_k": np.int32, "top_p": np.float32}
-    given = {name: getattr(flags.FLAGS, name) for name in dtypes if getattr(flags.FLAGS, name) is not None}
-    for name, value in given.items():
-        if not math.isfinite(value) or (name == "top_p" and value == 0):
-            raise program.UsageError(f"--{name}={value} makes no sense: {flags.FLAGS[name].help}")
-    return {name: np.array([value], dtypes[name]) for name, value in given.items()}
+    predict = _awaits(task_calls.predict)
+    classify_examples = _awaits(task_calls.classify_examples)
+    regress = _awaits(task_calls.regress)
+    generate = _awaits(generation_calls.generate)
+    stream = _streams_asynchronously(generation_calls.stream)
+    score = _awaits(task_calls.score)
+    classify = _awaits(task_calls.classify)
+    tag = _awaits(task_calls.tag)
+    translate = _awaits(task_calls.translate)
+    answer = _awaits(task_calls.answer)
+    embed = _awaits(task_calls.embed)
+    status = _awaits(management_calls.status)
+    metadata = _awaits(management_calls.metadata)
+    reload = _awaits(management_calls.reload)
+    is_serving = _awaits(management_calls.is_serving)
 
+    async def __aenter__(self) -> AsyncClient:
+        return self
 
-def _required(flag: str) -> str:
-    value = getattr(flags.FLAGS, flag)
-    if value is None:
-        raise program.UsageError(f"--{flag}=TEXT is missing")
-    return value
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
+    async def close(self) -> None:
+        """Ends the connection, and what is under way."""
+        await self._channel.close()
 
-def _show(text: str, end: str = "\n") -> None:
-    """What people read; a script wants only the last line."""
-    if not flags.FLAGS.json:
-        print(text, end=end, flush=True)
+    async def ask(self, call: Call[T], timeout_s: float | None = None) -> T:
+        """Makes any call."""
+        try:
+            response = await self._begin(call, timeout_s)
+        except grpc.RpcError as error:
+            raise self._error(error) from error
+        return self._read(call, response)
 
-
-def _finish(client: Client, result: Mapping[str, Any]) -> None:
-    # JSON has no number for infinity, as the log probability of the impossible is.
-    strict = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in result.items()
-    }
-    version = {} if client.version is None else {"version": client.version}
-    print(json.dumps({"model": client.model, **version, **strict}), flush=True)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Carry out one command."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may not have all of a model's characters
-    commands = ", ".join(_COMMANDS)
-    if len(arguments) != 1 or arguments[0] not in _COMMANDS:
-        got = " ".join(arguments) or "nothing"
-        raise program.UsageError(f"expected one command out of {commands}; got {got}")
-    values = flags.FLAGS
-    if not re.fullmatch(r"\S+:\d+", values.server):
-        raise program.UsageError(f"--server={values.server} is not HOST:PORT")
-    with Client(values.server, values.model, values.timeout_s) as client:
-        _COMMANDS[arguments[0]](client)
-
-
-def define_flags() -> None:
-    """Defined when the program runs, so that importing this module claims no flag names."""
-    flags.DEFINE_string("server", "127.0.0.1:8500", "HOST:PORT of the model server.")
-    flags.DEFINE_string("model", "default", "Name of the model, as the server was told.")
-    flags.DEFINE_string("prompt", None, "generate: the text to continue; may be empty.")
-    flags.DEFINE_string("text", None, "The text that is asked about.")
-    flags.DEFINE_string("context", None, "answer: the text that the question is about.")
-    flags.DEFINE_string("question", None, "answer: the question.")
-    flags.DEFINE_integer(
-        "max_new_tokens", None, "generate: stop after so many.", lower_bound=0, upper_bound=_LARGEST_INT32
-    )
-    flags.DEFINE_float(
-        "temperature", None, "generate: 0 takes the likeliest token, 1 samples as trained.", lower_bound=0
-    )
-    flags.DEFINE_integer(
-        "beam_width", None, "translate: how many hypotheses are followed; 1 is greedy.", lower_bound=1
-    )
-    flags.DEFINE_integer(
-        "top_k",
-        None,
-        "generate: sample among the K likeliest tokens; 0 means all.",
-        lower_bound=0,
-        upper_bound=_LARGEST_INT32,
-    )
-    flags.DEFINE_float(
-        "top_p",
-        None,
-        "generate: sample among the likeliest tokens that have this share, above 0 and up to 1.",
-        lower_bound=0,
-        upper_bound=1,
-    )
-    flags.DEFINE_integer(
-        "seed",
-        None,
-        "generate: the same seed draws the same text again, from the same model and in the same way "
-        "(streamed or not); without one each text is new.",
-        lower_bound=0,
-        upper_bound=_LARGEST_INT32,
-    )
-    flags.DEFINE_boolean("stream", False, "generate: show tokens as they come.")
-    flags.DEFINE_boolean("json", False, "Print only the JSON line.")
-    flags.DEFINE_float("timeout_s", 60.0, "Seconds to wait for each answer of the server.", lower_bound=0.001)
-
-
-def run() -> None:
-    """The program."""
-    define_flags()
-    program.run("zoo-query", main, __doc__ or "", ["serving.client"])
+    async def receive(self, streaming: Streaming) -> AsyncGenerator[Token, None]:
+        """The tokens of a stream, as they come."""
+        deadline = time.monotonic() + self._connection.timeout_s
+        responses, begun = self._begin(streaming), False
+        try:
+            async for response in responses:
+                begun = True
+                for token in self._read(streaming, response):
+                    yield token
+            return
+        except grpc.RpcError as error:
+            if begun or error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise self._error(error) from error
+        finally:
+            responses.cancel()
+        steps, answer = streaming.steps(), None
+        while (step := advance(steps, answer)) is not None:
+            answer = None
+            if isinstance(step, Token):
+                yield step
+            else:
+                answer = await self.ask(step, deadline - time.monotonic())

@@ -1,215 +1,131 @@
-"""A caller's side of the protocol: one server, one model, strings and numbers in and out.
+"""How to reach a model server over gRPC, and what it means when it does not answer.
 
 Imports no TensorFlow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import grpc
-import numpy as np
 
-from serving import program, tensors
-from serving.messages import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
+MAX_RETRIES = 4  # gRPC makes at most five attempts, whatever it is told
+_RETRIED = (  # HandleReloadConfigRequest is not among them
+    {"service": "tensorflow.serving.PredictionService"},
+    {"service": "tensorflow.serving.ModelService", "method": "GetModelStatus"},
+    {"service": "rnn_zoo.serving.GenerationService"},
 )
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.per_rpc_retry_buffer_size", 2**31 - 1),  # or a request of over 256 KiB would not be sent again
+    ("grpc.initial_reconnect_backoff_ms", 100),  # or no retry in the first second would try to connect
+)
+_CONNECTION_FAILED = re.compile("failed to connect|DNS resolution failed", re.IGNORECASE)
+Pem: TypeAlias = bytes | str | os.PathLike[str]
 
 
-class Token(NamedTuple):
-    """One step of a generation. The bytes of a token need not be whole characters."""
+class ServerError(Exception):
+    """There is no answer, or not the one that was asked for. In one line it says what to do about it."""
 
-    text: bytes
-    log_prob: float  # nats
-    done: bool
+    def __init__(self, code: grpc.StatusCode, message: str):
+        super().__init__(message)
+        self.code = code
+        self.message = message
 
 
-class Client:
-    """Calls one server about one model; its errors say what to do about them.
+@dataclasses.dataclass(frozen=True)
+class Tls:
+    """For an encrypted connection: certificates in PEM format, as bytes, or as paths of files."""
 
-    All methods raise UserError when there is no answer, or not within `timeout_s` seconds per call.
-    """
+    root_certificates: Pem | None = None  # of whom the server's certificate is; None: those that gRPC knows
+    certificate: Pem | None = None  # the caller's, where the server wants to see one
+    key: Pem | None = dataclasses.field(default=None, repr=False)  # to that certificate
 
-    def __init__(self, server: str, model: str, timeout_s: float = 60.0):
-        self.server = server
-        self.model = model
-        self.version: int | None = None  # that gave the last answer
-        self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(server, options=[("grpc.max_receive_message_length", -1)])
-        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._management = model_service_pb2_grpc.ModelServiceStub(self._channel)
+    def credentials(self) -> grpc.ChannelCredentials:
+        """What gRPC makes of them.
 
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._channel.close()
-
-    def predict(
-        self, signature: str, inputs: Mapping[str, Any], version: int | None = None
-    ) -> Mapping[str, Any]:
-        """The outputs (as protos) of a signature, for inputs that are arrays or protos."""
-        request = predict_pb2.PredictRequest(model_spec=self._spec(version))
-        request.model_spec.signature_name = signature
-        for alias, value in inputs.items():
-            if isinstance(value, np.ndarray):
-                tensors.to_proto(value, request.inputs[alias])
-            else:
-                request.inputs[alias].CopyFrom(value)
-        response = self._call(self._prediction.Predict, request)
-        self.version = response.model_spec.version.value
-        return response.outputs
-
-    def generate(self, prompt: str, options: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """A continuation of the prompt; `options` are further inputs of the signature `generate`."""
-        outputs = self.predict("generate", {"prompt": _text(prompt), **options})
-        return {
-            "text": _decoded(_first(outputs, "text")),
-            "num_tokens": int(_first(outputs, "num_tokens")),
-            "log_prob": float(_first(outputs, "log_prob")),
-        }
-
-    def stream(
-        self, prompt: str, max_new_tokens: int, options: Mapping[str, np.ndarray], seed: int | None = None
-    ) -> Iterator[Token]:
-        """Token by token, driven from here: the state goes to the server and comes back with each step.
-
-        All steps go to the version that made the first state, since no other could read it.
+        Raises:
+            ValueError: the certificate has no key, or the key no certificate.
+            OSError: a file cannot be read.
         """
-        state = self.predict("start", {"prompt": _text(prompt)})["state"]
-        version = self.version
-        for index in range(max_new_tokens):
-            inputs = {"state": state, **options}
-            if seed is not None:
-                inputs["seed"] = np.array([[seed, index]], np.int32)
-            outputs = self.predict("step", inputs, version)
-            token = Token(
-                _first(outputs, "token"), float(_first(outputs, "log_prob")), bool(_first(outputs, "done"))
-            )
-            yield token
-            if token.done:
-                return
-            state = outputs["state"]
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("the caller's certificate and its key are given together, or neither is")
+        return grpc.ssl_channel_credentials(*map(_read, (self.root_certificates, self.key, self.certificate)))
 
-    def score(self, text: str) -> dict[str, Any]:
-        """How likely the text is."""
-        outputs = self.predict("score", {"text": _text(text)})
-        return {
-            "log_prob": float(_first(outputs, "log_prob")),
-            "num_tokens": int(_first(outputs, "num_tokens")),
-            "perplexity": float(_first(outputs, "perplexity")),
-        }
 
-    def classify(self, text: str) -> dict[str, Any]:
-        """The text's likeliest label, and the probabilities of all."""
-        outputs = self.predict("serving_default", {"text": _text(text)})
-        labels = [_decoded(name) for name in _row(outputs, "labels")]
-        probabilities = dict(zip(labels, map(float, _row(outputs, "probabilities")), strict=True))
-        return {"label": _decoded(_first(outputs, "label")), "probabilities": probabilities}
+def _read(pem: Pem | None) -> bytes | None:
+    return pem if pem is None or isinstance(pem, bytes) else Path(pem).read_bytes()
 
-    def tag(self, text: str) -> dict[str, list[Any]]:
-        """Each token of the text, its tag, the probability of that, and its place in the text, in bytes."""
-        outputs = self.predict("serving_default", {"text": _text(text)})
-        length = int(_first(outputs, "lengths"))
-        rows = {name: _row(outputs, name)[:length] for name in ("tokens", "tags", "scores", "starts", "ends")}
-        strings = {name: [_decoded(value) for value in rows.pop(name)] for name in ("tokens", "tags")}
-        return {**strings, **{name: row.tolist() for name, row in rows.items()}}
 
-    def translate(self, text: str, options: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """The text's translation; `options` are further inputs of the signature."""
-        outputs = self.predict("serving_default", {"text": _text(text), **options})
-        return {
-            "translation": _decoded(_first(outputs, "translation")),
-            "log_prob": float(_first(outputs, "log_prob")),
-        }
+@dataclasses.dataclass(frozen=True)
+class Connection:
+    """A server, and how it is spoken to."""
 
-    def answer(self, context: str, question: str) -> dict[str, Any]:
-        """The answer, how likely it is, and where in the context it stands, in bytes; -1: nowhere."""
-        outputs = self.predict("serving_default", {"context": _text(context), "question": _text(question)})
-        return {
-            "answer": _decoded(_first(outputs, "answer")),
-            "start": int(_first(outputs, "start")),
-            "end": int(_first(outputs, "end")),
-            "score": float(_first(outputs, "score")),
-        }
+    server: str  # HOST:PORT
+    timeout_s: float = 60.0  # for an answer, all tries together
+    retries: int = 3  # after UNAVAILABLE, at most MAX_RETRIES
+    bearer_token: str = dataclasses.field(default="", repr=False)
+    tls: Tls | None = None
 
-    def embed(self, text: str) -> dict[str, list[float]]:
-        """The text as a vector."""
-        outputs = self.predict("embed", {"text": _text(text)})
-        return {"embedding": _row(outputs, "embedding").tolist()}
+    def channel(self, module: Any, arguments: Iterable[tuple[str, int]] = ()) -> Any:
+        """A channel of `grpc` or of `grpc.aio`, with further arguments of gRPC's.
 
-    def default(self, signature: str, alias: str) -> Any:
-        """The first element of an input's default in a signature; None if it has none."""
-        request = get_model_metadata_pb2.GetModelMetadataRequest(
-            model_spec=self._spec(), metadata_field=["signature_def"]
-        )
-        response = self._call(self._prediction.GetModelMetadata, request)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        response.metadata["signature_def"].Unpack(signatures)
-        found = signatures.signature_def.get(signature)
-        return None if found is None or alias not in found.defaults else _first(found.defaults, alias)
+        gRPC itself tries again: after 0.1, 0.2, 0.4 and 0.8 s, give or take a fifth, and never once a part of
+        an answer has arrived.
+        """
+        if not 0 <= self.retries <= MAX_RETRIES:
+            raise ValueError(f"{self.retries} retries: there can be 0 to {MAX_RETRIES}")
+        options: list[tuple[str, int | str]] = [*_CHANNEL_OPTIONS, *arguments]
+        options.append(("grpc.enable_retries", int(self.retries > 0)))
+        if self.retries:
+            options.append(("grpc.service_config", json.dumps(_service_config(self.retries + 1))))
+        if self.tls is None:
+            return module.insecure_channel(self.server, options=options)
+        return module.secure_channel(self.server, self.tls.credentials(), options=options)
 
-    def status(self) -> list[dict[str, Any]]:
-        """Every version the server has seen of the model, newest first."""
-        request = get_model_status_pb2.GetModelStatusRequest(model_spec=self._spec())
-        response = self._call(self._management.GetModelStatus, request)
-        states = get_model_status_pb2.ModelVersionStatus.State
-        codes = {code.value[0]: code.name for code in grpc.StatusCode}
-        return [
-            {
-                "version": version.version,
-                "state": states.Name(version.state),
-                "error_code": codes.get(version.status.error_code, "UNKNOWN"),
-                "error_message": version.status.error_message,
-            }
-            for version in response.model_version_status
-        ]
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with each request."""
+        return (("authorization", f"Bearer {self.bearer_token}"),) if self.bearer_token else ()
 
-    def _spec(self, version: int | None = None) -> model_pb2.ModelSpec:
-        spec = model_pb2.ModelSpec(name=self.model)
-        if version is not None:
-            spec.version.value = version
-        return spec
+    def error(self, model: str, error: Any) -> ServerError:
+        """What a grpc.RpcError means for whoever asked about a model."""
+        code, details = error.code(), " ".join((error.details() or "").split())
+        return ServerError(code, self._explain(model, code, details))
 
-    def _call(self, method: Any, request: Any) -> Any:
-        try:
-            return method(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise program.UserError(self._explain(error.code(), error.details() or "")) from error
+    def misfit(self, model: str, reason: object) -> ServerError:
+        """The error of a model that has answered something else than was asked."""
+        return ServerError(grpc.StatusCode.FAILED_PRECONDITION, self._misfit(model, reason))
 
-    def _explain(self, code: grpc.StatusCode, details: str) -> str:
-        if code is grpc.StatusCode.UNAVAILABLE:
+    def _misfit(self, model: str, reason: object) -> str:
+        return f"{model!r} at {self.server} is not a model that can do this: {reason}"
+
+    def _explain(self, model: str, code: grpc.StatusCode, details: str) -> str:
+        if code is grpc.StatusCode.UNAVAILABLE and _CONNECTION_FAILED.search(details):
             return f"no server answers at {self.server}; is zoo-serve running there? ({details})"
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return f"{self.server} gave no answer within {self._timeout_s:g} s; --timeout_s=N waits longer"
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return f"{self.server} cannot answer now: {details}"
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and details == "Deadline Exceeded":  # not the server's
+            return f"{self.server} gave no answer within {self.timeout_s:g} s; --timeout_s=N waits longer"
         if code is grpc.StatusCode.NOT_FOUND:
-            return f"{self.server} does not serve the model {self.model!r}; is --model right? ({details})"
+            return f"{self.server} does not serve the model {model!r}; is --model right? ({details})"
         if code is grpc.StatusCode.FAILED_PRECONDITION and "signature" in details:
-            return f"{self.model!r} at {self.server} is not a model that can do this: {details}"
+            return self._misfit(model, details)
         return f"{self.server} refused: {code.name}: {details}"
 
 
-def _text(text: str) -> np.ndarray:
-    return np.array([text.encode("utf-8", "surrogateescape")], np.object_)  # the shell's bytes as they came
-
-
-def _decoded(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
-
-
-def _first(outputs: Mapping[str, Any], alias: str) -> Any:
-    """The first element of an output of one row."""
-    return _row(outputs, alias)[0]
-
-
-def _row(outputs: Mapping[str, Any], alias: str) -> np.ndarray:
-    """The elements of an output of one row."""
-    if alias not in outputs:
-        raise program.UserError(f"the model gives no output {alias!r}: {', '.join(sorted(outputs))}")
-    return tensors.to_array(outputs[alias]).reshape(-1)
+def _service_config(attempts: int) -> dict[str, Any]:
+    policy = {
+        "maxAttempts": attempts,
+        "initialBackoff": "0.1s",
+        "backoffMultiplier": 2,
+        "maxBackoff": "2s",
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    return {"methodConfig": [{"name": _RETRIED, "retryPolicy": policy}]}

@@ -22,10 +22,13 @@ import tensorflow as tf
 from absl import flags
 from tensorflow.core.protobuf import saved_model_pb2
 
-from serving import program
+from serving import program, tensors, warmup
+from serving.messages import predict_pb2
 from serving.program import UserError
 from zoo.model_directory import ModelDirectoryError, load_model
 from zoo.models import TaskModel
+
+MAX_WARMUP_BYTES = 1 << 20
 
 
 def export(model: TaskModel, export_base: str | os.PathLike, version: int = 0) -> Path:
@@ -54,7 +57,7 @@ def export(model: TaskModel, export_base: str | os.PathLike, version: int = 0) -
 
 
 def write_saved_model(model: TaskModel, folder: Path) -> None:
-    """Save the model's signatures.
+    """Save the model's signatures, and requests for servers to warm up with.
 
     The module that is saved holds the plain variables: of a Keras layer the SavedModel would hold
     each variable twice, and fail to load in a graph session.
@@ -67,6 +70,7 @@ def write_saved_model(model: TaskModel, folder: Path) -> None:
         setattr(module, name, function)  # for tf.saved_model.load, where these keep their arguments' defaults
     tf.saved_model.save(module, os.fspath(folder), signatures=signatures)
     _name_methods(folder / "saved_model.pb")
+    _write_warmup_requests(model, folder)
 
 
 def _name_methods(path: Path) -> None:
@@ -76,6 +80,24 @@ def _name_methods(path: Path) -> None:
         if "classify" in graph.signature_def:
             graph.signature_def["classify"].method_name = "tensorflow/serving/classify"
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
+
+
+def _write_warmup_requests(model: TaskModel, folder: Path) -> None:
+    """The model's own requests, one for each signature, so that no caller's is the first.
+
+    They are short; should they not be, those beyond MAX_WARMUP_BYTES are left out.
+    """
+    saved_model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    signatures = saved_model.meta_graphs[0].signature_def
+    requests, size = [], 0
+    for name, inputs in model.requests().items():
+        request = predict_pb2.PredictRequest(model_spec={"signature_name": name})
+        for key, value in inputs.items():
+            tensors.to_proto(_array(value, signatures[name].inputs[key]), request.inputs[key])
+        size += request.ByteSize()
+        if size <= MAX_WARMUP_BYTES:
+            requests.append(request)
+    warmup.write_requests(folder, requests)
 
 
 def verify(model: TaskModel, folder: Path) -> None:

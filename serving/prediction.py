@@ -1,31 +1,47 @@
-"""tensorflow.serving.PredictionService: Predict, Classify and GetModelMetadata.
+"""tensorflow.serving.PredictionService: Predict, Classify, Regress, MultiInference and GetModelMetadata.
 
 The checks, their order and their words are the stock server's (servables/tensorflow/predict_util.cc,
-classifier.cc, and TensorFlow's cc/saved_model/util.cc).
+multi_inference.cc, and TensorFlow's cc/saved_model/util.cc).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
 
-from serving import tensors
+from serving import inference, tensors
 from serving.messages import (
     classification_pb2,
-    example_pb2,
     get_model_metadata_pb2,
-    input_pb2,
+    inference_pb2,
+    meta_graph_pb2,
     predict_pb2,
+    regression_pb2,
 )
-from serving.repository import Repository
+from serving.metrics import Metrics
 from serving.rpc import StatusError, invalid, model_spec
+from serving.versions import Version
 
 _DEFAULT_SIGNATURE = "serving_default"
 _SIGNATURES_FIELD = "signature_def"
-_CLASSIFICATION = ("classes", "scores")
+
+
+class Leasing(Protocol):
+    """Hands out versions, as a Repository does."""
+
+    def lease(self, spec: Any) -> Version: ...
+
+
+class Running(Protocol):
+    """Runs signatures, as a Batcher does."""
+
+    async def run(
+        self, servable: Any, signature: Any, feeds: Sequence[np.ndarray], outputs: Sequence[str]
+    ) -> Sequence[Any]: ...
 
 
 class PredictionService:
@@ -34,63 +50,88 @@ class PredictionService:
     Of a version's servable it uses `signatures`, `signature_protos` and `run` (see serving.saved_model).
     """
 
-    def __init__(self, repository: Repository):
-        self._repository = repository
+    def __init__(
+        self, repository: Leasing, batcher: Running, metrics: Metrics, as_tensor_content: bool = False
+    ):
+        self._repository, self._batcher, self._metrics = repository, batcher, metrics
+        self._write = tensors.to_content if as_tensor_content else tensors.to_proto
 
-    def Predict(  # noqa: N802 - the RPC's name
+    async def Predict(  # noqa: N802 - the RPC's name
         self, request: predict_pb2.PredictRequest
     ) -> predict_pb2.PredictResponse:
         """Runs a signature; inputs left out take the signature's defaults."""
         spec = model_spec(request)
-        signature_name = spec.signature_name or _DEFAULT_SIGNATURE
         response = predict_pb2.PredictResponse()
         with self._repository.lease(spec) as version:
-            servable: Any = version.servable
-            signature = servable.signatures.get(signature_name)
-            if signature is None:
-                message = f'Serving signature key "{signature_name}" not found.'
-                raise StatusError(grpc.StatusCode.FAILED_PRECONDITION, message)
+            signature = predict_signature(version, spec)
             feeds = bind_inputs(signature, request.inputs)
             outputs = select_outputs(signature, request.output_filter)
-            values = servable.run(signature, feeds, outputs)
-            _echo(response.model_spec, spec.name, version.number, signature_name)
+            values = await self._run("Predict", version, signature, feeds, outputs)
+        _echo(response.model_spec, version, signature.name)
         for alias, value in zip(outputs, values, strict=True):
-            tensors.to_proto(value, response.outputs[alias])
+            self._write(value, response.outputs[alias])
         return response
 
-    def Classify(  # noqa: N802 - the RPC's name
+    async def _run(
+        self, api: str, version: Version, signature: Any, feeds: Sequence[np.ndarray], outputs: Sequence[str]
+    ) -> Sequence[Any]:
+        started = time.perf_counter()
+        values = await self._batcher.run(version.servable, signature, feeds, outputs)
+        microseconds = (time.perf_counter() - started) * 1e6
+        self._metrics.runtime_latency.observe(microseconds, version.model_name, api, "TF1")
+        return values
+
+    async def Classify(  # noqa: N802 - the RPC's name
         self, request: classification_pb2.ClassificationRequest
     ) -> classification_pb2.ClassificationResponse:
         """Runs a signature that takes serialized tf.train.Examples and gives `classes` and `scores`."""
-        spec = model_spec(request)
-        signature_name = spec.signature_name or _DEFAULT_SIGNATURE
-        examples = _examples(request.input)
         response = classification_pb2.ClassificationResponse()
+        await self._infer(request, inference.Classification(), response)
+        return response
+
+    async def Regress(  # noqa: N802 - the RPC's name
+        self, request: regression_pb2.RegressionRequest
+    ) -> regression_pb2.RegressionResponse:
+        """Runs a signature that takes serialized tf.train.Examples and gives numbers."""
+        response = regression_pb2.RegressionResponse()
+        await self._infer(request, inference.Regression(), response)
+        return response
+
+    async def _infer(self, request: Any, task: inference.Task, response: Any) -> None:
+        spec = model_spec(request)
+        examples = inference.examples(request.input)
         with self._repository.lease(spec) as version:
-            servable: Any = version.servable
-            signature = servable.signatures.get(signature_name)
+            name = spec.signature_name or _DEFAULT_SIGNATURE
+            signature = _servable(version).signatures.get(name)
             if signature is None:
-                raise invalid(f"No signature was found with the name: {signature_name}")
-            if len(signature.input_tensors) != 1:
-                raise invalid("Expected one input Tensor.")
-            outputs = [alias for alias in _CLASSIFICATION if alias in signature.output_tensors]
-            if not outputs:
-                raise invalid(
-                    f"Expected classification signature outputs to contain one of {_CLASSIFICATION}"
-                )
-            values = servable.run(signature, [examples], outputs)
-            _echo(response.model_spec, spec.name, version.number, signature_name)
-        rows = dict(zip(outputs, values, strict=True))
-        if any(value.ndim != 2 or len(value) != len(examples) for value in values):
-            shapes = ", ".join(f"{alias} {value.shape}" for alias, value in rows.items())
-            raise invalid(f"Expected outputs of [{len(examples)}, classes]; got {shapes}")
-        for index in range(len(examples)):
-            classes = response.result.classifications.add().classes
-            for place in range(values[0].shape[1]):
-                label, score = (
-                    rows[alias][index, place] if alias in rows else None for alias in _CLASSIFICATION
-                )
-                classes.add(label=label, score=score)
+                raise invalid(f"No signature was found with the name: {name}")
+            response.result.CopyFrom(await self._result(version, signature, task, examples))
+        _echo(response.model_spec, version, name)
+
+    async def _result(
+        self, version: Version, signature: Any, task: inference.Task, examples: np.ndarray
+    ) -> Any:
+        outputs = task.outputs(signature)
+        self._metrics.examples.add(version.model_name, amount=len(examples))
+        self._metrics.example_counts.observe(len(examples), version.model_name)
+        values = await self._run(task.API, version, signature, [examples], outputs)
+        return task.result(dict(zip(outputs, values, strict=True)), len(examples))
+
+    async def MultiInference(  # noqa: N802 - the RPC's name
+        self, request: inference_pb2.MultiInferenceRequest
+    ) -> inference_pb2.MultiInferenceResponse:
+        """Classifies and regresses the same examples by several signatures of one model."""
+        if not request.tasks:
+            raise invalid("Missing ModelSpec")
+        response = inference_pb2.MultiInferenceResponse()
+        with self._repository.lease(model_spec(request.tasks[0])) as version:
+            tasks = _checked_tasks(version, request.tasks)
+            examples = inference.examples(request.input)
+            for sent, (signature, task) in zip(request.tasks, tasks, strict=True):
+                answer = response.results.add()
+                result = await self._result(version, signature, task, examples)
+                getattr(answer, task.FIELD).CopyFrom(result)
+                _echo(answer.model_spec, version, sent.model_spec.signature_name)
         return response
 
     def GetModelMetadata(  # noqa: N802 - the RPC's name
@@ -106,29 +147,61 @@ class PredictionService:
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         signatures = get_model_metadata_pb2.SignatureDefMap()
         with self._repository.lease(spec) as version:
-            servable: Any = version.servable
-            for name, proto in servable.signature_protos.items():
+            for name, proto in _servable(version).signature_protos.items():
                 signatures.signature_def[name].CopyFrom(proto)
-            _echo(response.model_spec, spec.name, version.number)
+            _echo(response.model_spec, version)
         response.metadata[_SIGNATURES_FIELD].Pack(signatures)
         return response
 
+    def signature(self, spec: Any) -> meta_graph_pb2.SignatureDef:
+        """The signature that a request over HTTP names, which has to be known to read its JSON."""
+        name = spec.signature_name or _DEFAULT_SIGNATURE
+        with self._repository.lease(spec) as version:
+            proto = _servable(version).signature_protos.get(name)
+        if proto is None:
+            raise invalid(f'Serving signature name: "{name}" not found in signature def')
+        return proto
 
-def _examples(sent: input_pb2.Input) -> np.ndarray:
-    """The examples of a request, serialized; what they have in common is put into each."""
-    kind = sent.WhichOneof("kind")
-    examples = getattr(sent, kind).examples if kind else []
-    if not examples:
-        raise invalid("Input is empty.")
-    if kind == "example_list":
-        return np.array([each.SerializeToString() for each in examples], np.object_)
-    whole = []
-    for each in examples:
-        example = example_pb2.Example()
-        example.CopyFrom(sent.example_list_with_context.context)
-        example.MergeFrom(each)  # its own features replace the context's of the same names
-        whole.append(example.SerializeToString())
-    return np.array(whole, np.object_)
+
+def _servable(version: Version) -> Any:
+    return version.servable
+
+
+def predict_signature(version: Version, spec: Any) -> Any:
+    """The signature that a PredictRequest names."""
+    name = spec.signature_name or _DEFAULT_SIGNATURE
+    signature = _servable(version).signatures.get(name)
+    if signature is None:
+        raise StatusError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+    return signature
+
+
+def _checked_tasks(version: Version, sent: Sequence[Any]) -> list[tuple[Any, inference.Task]]:
+    """Signature and kind of each task of a MultiInferenceRequest."""
+    tasks: dict[str, tuple[Any, inference.Task]] = {}
+    inputs = set()
+    for each in sent:
+        spec = each.model_spec
+        if not spec.name:
+            raise invalid("Found ModelSpec with an empty model name.")
+        if spec.name != version.model_name:
+            raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+        name = spec.signature_name or _DEFAULT_SIGNATURE
+        if name in tasks:
+            raise invalid(f"Duplicate evaluation of signature: {name}")
+        signature = _servable(version).signatures.get(name)
+        if signature is None:
+            raise invalid(f"Requested signature not found in model graph: {name}")
+        task = inference.TASKS.get(each.method_name)
+        if task is None:
+            message = f"Unsupported signature method_name: {each.method_name}"
+            raise StatusError(grpc.StatusCode.UNIMPLEMENTED, message)
+        task.outputs(signature)
+        inputs.update(signature.input_tensors.values())
+        if len(inputs) > 1:
+            raise invalid("Input tensor must be the same for all Signatures.")
+        tasks[name] = signature, task
+    return list(tasks.values())
 
 
 def bind_inputs(signature: Any, inputs: Mapping[str, Any]) -> list[np.ndarray]:
@@ -193,7 +266,7 @@ def _names(aliases: Iterable[str]) -> str:
     return ",".join(sorted(aliases))
 
 
-def _echo(spec: Any, name: str, version: int, signature_name: str = "") -> None:
-    spec.name = name
-    spec.version.value = version
+def _echo(spec: Any, version: Version, signature_name: str = "") -> None:
+    spec.name = version.model_name
+    spec.version.value = version.number
     spec.signature_name = signature_name

@@ -50,7 +50,7 @@ def zoo_serve() -> None:
 
 
 def zoo_query() -> None:
-    _launch("zoo-query", "serving.client")
+    _launch("zoo-query", "serving.query")
 
 
 def _launch(name: str, module: str, uses_tensorflow: bool = False) -> None:

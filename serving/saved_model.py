@@ -40,17 +40,24 @@ class Signature:
     output_tensors: Mapping[str, str]
     input_dtypes: Sequence[np.dtype | None]  # None: no array has that dtype; TensorFlow will object
     defaults: Mapping[str, np.ndarray]
+    is_batched: bool  # whether the first dimension of all inputs and outputs is free: the batch
 
     @classmethod
     def from_proto(cls, name: str, proto: Any) -> Signature:
         inputs = sorted(proto.inputs.items())  # proto maps come in any order
+        infos = [*proto.inputs.values(), *proto.outputs.values()]
         return cls(
             name=name,
             input_tensors={alias: info.name for alias, info in inputs},
             output_tensors={alias: info.name for alias, info in sorted(proto.outputs.items())},
             input_dtypes=[tensors.array_dtype(info.dtype) for _, info in inputs],
             defaults={alias: tensors.to_array(value) for alias, value in proto.defaults.items()},
+            is_batched=all(_has_batch_dimension(info.tensor_shape) for info in infos),
         )
+
+
+def _has_batch_dimension(shape: Any) -> bool:
+    return not shape.unknown_rank and len(shape.dim) > 0 and shape.dim[0].size == -1
 
 
 class SavedModel:

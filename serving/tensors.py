@@ -149,6 +149,21 @@ def _object_array(strings: Any, count: int) -> np.ndarray:
     return array
 
 
+def to_content(array: Any, proto: tensor_pb2.TensorProto) -> None:
+    """As `to_proto`, with the values as plain bytes in `tensor_content` (Tensor::AsProtoTensorContent)."""
+    array = np.asarray(array, np.object_ if isinstance(array, bytes) else None)
+    proto.dtype = _ENUM_OF_DTYPE[array.dtype]
+    proto.tensor_shape.SetInParent()
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    if array.dtype == np.object_:
+        strings = array.reshape(-1).tolist()
+        lengths = b"".join(_varint(len(string)) for string in strings)
+        proto.tensor_content = lengths + b"".join(strings)
+    else:
+        proto.tensor_content = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
 def to_proto(array: Any, proto: tensor_pb2.TensorProto) -> None:
     """Write an array (or a scalar; strings as bytes) into an empty proto, in its typed value field."""
     array = np.asarray(array, np.object_ if isinstance(array, bytes) else None)
@@ -168,10 +183,14 @@ def to_proto(array: Any, proto: tensor_pb2.TensorProto) -> None:
 
 def _merge_packed(array: np.ndarray, tag: bytes, proto: tensor_pb2.TensorProto) -> None:
     body = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    length, remaining = bytearray(), len(body)
-    while remaining > 0x7F:
-        length.append(remaining & 0x7F | 0x80)
-        remaining >>= 7
-    length.append(remaining)
     if body:
-        proto.MergeFromString(tag + bytes(length) + body)
+        proto.MergeFromString(tag + _varint(len(body)) + body)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

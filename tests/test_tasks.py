@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from tiny import DEADLINE, program_command
 
-from serving import client
+from serving import query
 from serving.export import export
 from serving.messages import classification_pb2, prediction_service_pb2_grpc
 from training import evaluate
@@ -58,7 +58,7 @@ def ask(run_program):
     """Runs zoo-query; gives what people see of its answer, and the JSON line."""
 
     def ask(address, command, *flags):
-        code, out, err = run_program(client, command, f"--server={address}", "--model=m", *flags)
+        code, out, err = run_program(query, command, f"--server={address}", "--model=m", *flags)
         assert (code, err) == (0, "")
         *shown, last = out.splitlines()
         return shown, json.loads(last)
@@ -97,7 +97,7 @@ def test_classification(tmp_path, ask, run_program):
         assert shown[0].startswith(f"{len(sky['embedding'])} numbers: ")
         assert ask(address, "embed", "--text=the sky")[1] == sky
         assert ask(address, "embed", "--text=the grass")[1]["embedding"] != sky["embedding"]
-        code, _, err = run_program(client, "score", f"--server={address}", "--model=m", "--text=a")
+        code, _, err = run_program(query, "score", f"--server={address}", "--model=m", "--text=a")
         assert (code, err.count("\n")) == (1, 1)
 
 
@@ -179,7 +179,7 @@ def test_translation(tmp_path, ask, run_program):
             ask(address, "translate", "--text=drei vier", "--max_new_tokens=1")[1]["translation"] == "three"
         )
         code, _, err = run_program(
-            client, "translate", f"--server={address}", "--model=m", "--text=a", "--beam_width=99"
+            query, "translate", f"--server={address}", "--model=m", "--text=a", "--beam_width=99"
         )
         assert code == 1
         assert "beam_width must be between 1 and 32" in err

@@ -122,6 +122,25 @@ class FakeLanguageModel(tf.Module):
         }
 
 
+class EndlessLanguageModel(tf.Module):
+    """Counts, and never comes to an end."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def start(self, prompt):
+        return {"state": tf.zeros([tf.size(prompt), 1])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32)])
+    def step(self, state):
+        number = tf.cast(state[:, 0], tf.int32)
+        return {
+            "token": tf.as_string(number),
+            "token_id": number,
+            "log_prob": -state[:, 0],
+            "done": number < 0,
+            "state": state + 1.0,
+        }
+
+
 def _show_seed(seed: tf.Tensor) -> tf.Tensor:
     return tf.strings.reduce_join("<" + tf.strings.as_string(seed) + ">", axis=1)
 
@@ -139,13 +158,17 @@ def _save_arithmetic(path: Path, bias: float) -> None:
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of SavedModels: `first` and `second` differ in their bias (1 and 2); `language`; `broken`."""
+    """Folders of SavedModels: `first` and `second` differ in their bias (1 and 2); `language`;
+    `endless`; `broken`."""
     folder = tmp_path_factory.mktemp("exports")
     _save_arithmetic(folder / "first", 1.0)
     _save_arithmetic(folder / "second", 2.0)
     module = FakeLanguageModel()
     signatures = {name: getattr(module, name) for name in ("generate", "score", "start", "step")}
     tf.saved_model.save(module, str(folder / "language"), signatures=signatures)
+    endless = EndlessLanguageModel()
+    signatures = {"start": endless.start, "step": endless.step}
+    tf.saved_model.save(endless, str(folder / "endless"), signatures=signatures)
     (folder / "broken").mkdir()
     (folder / "broken" / "saved_model.pb").write_bytes(b"this is no SavedModel")
     return {path.name: path for path in folder.iterdir()}
@@ -224,7 +247,8 @@ def serve() -> Iterator[Callable[..., RunningServer]]:
 
     def start(base_path: Path, **options: Any) -> RunningServer:
         policy = LoadPolicy(poll_seconds=0.02, max_retries=2, retry_seconds=0.05)
-        server = ModelServer(ServerOptions("model", str(base_path), policy=policy, **options), SavedModel)
+        given = {"policy": policy, "health_service": True, **options}
+        server = ModelServer(ServerOptions("model", str(base_path), **given), SavedModel)
         server.repository.start()
         server.start()
         assert server.repository.wait_until_settled(DEADLINE)

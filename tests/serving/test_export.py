@@ -15,6 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tiny import DEADLINE, program_command
 
 from serving import export
+from serving.messages import prediction_log_pb2
 from serving.program import UserError
 from zoo.model_directory import load_model
 
@@ -184,6 +185,42 @@ def model_score(model, text):
         previous = ids.get(character, 0)
         log_prob += logits[previous] - np.log(np.exp(logits).sum())
     return log_prob
+
+
+class TestWarmUpRequests:
+    @pytest.fixture
+    def requests(self, exported):
+        """By signature, as TensorFlow reads them."""
+        path = exported / "assets.extra" / "tf_serving_warmup_requests"
+        records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+        logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+        return {log.predict_log.request.model_spec.signature_name: log.predict_log.request for log in logs}
+
+    def test_are_the_model_s_own_for_every_signature(self, requests, model):
+        assert set(requests) == {"embed", "generate", "score", "serving_default", "start", "step"}
+        signatures = model.signatures()
+        for name, inputs in model.requests().items():
+            sent = {key: tf.make_ndarray(proto) for key, proto in requests[name].inputs.items()}
+            assert set(sent) == set(inputs)
+            specs = signatures[name].get_concrete_function().structured_input_signature[0]
+            for key, dtype in ((spec.name, spec.dtype) for spec in specs if spec.name in inputs):
+                assert sent[key].dtype == dtype.as_numpy_dtype
+                assert sent[key].tolist() == tf.constant(inputs[key], dtype).numpy().tolist()
+
+    def test_can_be_run(self, requests, exported, graph_session):
+        saved = saved_model_pb2.SavedModel.FromString((exported / "saved_model.pb").read_bytes())
+        signatures = saved.meta_graphs[0].signature_def
+        for name, request in requests.items():
+            inputs = {key: tf.make_ndarray(proto) for key, proto in request.inputs.items()}
+            defaults = signatures[name].defaults.items()
+            inputs = {key: tf.make_ndarray(value) for key, value in defaults} | inputs
+            assert set(graph_session(name, inputs)) == set(signatures[name].outputs)
+
+    def test_are_few_and_short(self, model, tmp_path, monkeypatch):
+        monkeypatch.setattr(export, "MAX_WARMUP_BYTES", 200)
+        folder = export.export(model, tmp_path)
+        path = folder / "assets.extra" / "tf_serving_warmup_requests"
+        assert 0 < path.stat().st_size < 300
 
 
 class TestProgram:

@@ -8,10 +8,8 @@ import pytest
 import tensorflow as tf
 
 from serving.messages import (
-    classification_pb2,
     get_model_metadata_pb2,
     predict_pb2,
-    prediction_service_pb2,
     types_pb2,
 )
 
@@ -212,15 +210,6 @@ def test_the_signature_that_initialises_a_model_is_no_way_to_break_it(arithmetic
     assert arithmetic.predict({"x": floats(1)}).outputs
 
 
-@pytest.mark.parametrize("method", ["Regress", "MultiInference"])
-def test_what_is_not_built_says_so(arithmetic, method):
-    service = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
-    call = arithmetic.channel.unary_unary(f"/{service.full_name}/{method}")
-    with pytest.raises(grpc.RpcError) as raised:
-        call(b"")
-    assert raised.value.code() == CODES.UNIMPLEMENTED
-
-
 def test_mutilated_requests_are_the_callers_fault(arithmetic, make_spec):
     call = arithmetic.channel.unary_unary(METHOD)
     whole = request_for(make_spec(), x=floats(1, 2), scale=floats(3))
@@ -314,20 +303,3 @@ def test_errors_of_metadata(arithmetic, make_spec, case):
     with pytest.raises(grpc.RpcError) as raised:
         arithmetic.prediction.GetModelMetadata(make_request(make_spec))
     assert (raised.value.code(), raised.value.details()) == (code, message)
-
-
-@pytest.mark.parametrize(
-    ("signature", "texts", "message"),
-    [
-        ("nowhere", 1, "No signature was found with the name: nowhere"),
-        ("", 1, "Expected one input Tensor."),
-        ("number", 1, "Expected classification signature outputs"),
-        ("number", 0, "Input is empty."),
-    ],
-)
-def test_classify_says_what_is_wrong(arithmetic, make_spec, signature, texts, message):
-    request = classification_pb2.ClassificationRequest(model_spec=make_spec(signature_name=signature))
-    request.input.example_list.examples.extend([tf.train.Example()] * texts)
-    with pytest.raises(grpc.RpcError, match=message) as raised:
-        arithmetic.prediction.Classify(request, timeout=60)
-    assert raised.value.code() == CODES.INVALID_ARGUMENT

@@ -188,7 +188,10 @@ def test_the_program_from_start_to_sigterm(zoo_serve, publish, exports, tmp_path
     """Also: an unknown flag, three lines on stderr, a request under way when the signal comes."""
     base_path, go = tmp_path / "base", tmp_path / "go"
     publish(exports["first"], base_path, 5)
-    server = zoo_serve("--model_name=model", f"--model_base_path={base_path}", "--tensorflow_flag=1")
+    server = zoo_serve(
+        "--model_name=model", f"--model_base_path={base_path}", "--tensorflow_flag=1",
+        "--enable_grpc_healthcheck_service",
+    )  # fmt: skip
     announced = server.announced()
     assert announced == {"host": "127.0.0.1", "port": announced["port"], "model": "model"}
     with grpc.insecure_channel(f"127.0.0.1:{announced['port']}") as channel:
@@ -213,8 +216,12 @@ def test_the_program_from_start_to_sigterm(zoo_serve, publish, exports, tmp_path
     lines = err.splitlines()
     assert lines[0] == "zoo-serve: unknown argument ignored: --tensorflow_flag=1"
     assert f"serving version 5 of model from {base_path}/5" in lines[1]
-    assert lines[2] == f"zoo-serve: model answers gRPC on 127.0.0.1:{announced['port']}; Ctrl-C stops it"
-    assert [line for line in lines[3:] if "unloaded version 5" not in line] == []
+    assert lines[2:5] == [
+        f"zoo-serve: listening: gRPC on 127.0.0.1:{announced['port']}",
+        "zoo-serve: serving: model",
+        "zoo-serve: Ctrl-C stops it, when what is under way is done",
+    ]
+    assert [line for line in lines[5:] if "unloaded version 5" not in line] == []
 
 
 def test_the_program_waits_for_a_base_path_until_interrupted(zoo_serve, tmp_path):

@@ -1,0 +1,71 @@
+"""zoo-query: asks a model server (zoo-serve, or the stock TensorFlow Serving).
+
+    zoo-query generate  --model=NAME --prompt=TEXT [--max_new_tokens=N --temperature=X --seed=N --stream]
+    zoo-query score     --model=NAME --text=TEXT
+    zoo-query classify  --model=NAME --text=TEXT
+    zoo-query tag       --model=NAME --text=TEXT
+    zoo-query translate --model=NAME --text=TEXT [--beam_width=N --max_new_tokens=N]
+    zoo-query answer    --model=NAME --context=TEXT --question=TEXT
+    zoo-query embed     --model=NAME --text=TEXT
+    zoo-query status    --model=NAME
+    zoo-query metadata  --model=NAME
+    zoo-query models    [--rest_server=HOST:PORT]
+    zoo-query reload    --model_config_file=FILE
+    zoo-query health
+    zoo-query bench COMMAND ... [--seconds=S] [--callers=N | --rate=R]
+
+`generate` continues a text, `score` says how likely one is, `classify` what kind it is of, `tag` what each
+of its tokens is, `translate` what it is in the other language; `answer` answers a question about a text, and
+`embed` makes a vector of one. `status` lists the versions of a model, `metadata` what can be asked of it, and
+`models` all that are served. `reload` has the server serve what a file says, and nothing else; `health` says
+whether all of its models can answer. `bench` asks what COMMAND asks, again and again: so many callers, each
+as soon as it is answered, or at random times, so many requests per second. The server is --server=HOST:PORT.
+The result for people comes first; the last line on stdout is the result as JSON (alone with --json), log
+probabilities in nats. Exit code 0 only if there is a result.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+# What gRPC would log repeats our own messages, in many lines. Set before it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from absl import flags
+
+from serving import program, query_bench, query_flags, query_server, query_texts
+from serving.client import Client, ServerError
+
+_COMMANDS = (*query_texts.QUESTIONS, *query_server.COMMANDS, "bench")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Carry out one command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not have all of a model's characters
+    command, *loads = arguments or [""]
+    if command not in _COMMANDS or len(loads) != (command == "bench"):
+        got = " ".join(arguments) or "nothing"
+        raise program.UsageError(f"expected one command out of {', '.join(_COMMANDS)}; got {got}")
+    if loads and loads[0] not in query_bench.CALLS:
+        raise program.UsageError(f"bench takes one of {', '.join(query_bench.CALLS)}; got {loads[0]}")
+    connection = query_flags.connection()
+    try:
+        with Client(model=flags.FLAGS.model, **vars(connection)) as client:
+            if loads:
+                query_bench.measure(client, connection, loads[0])
+            elif command in query_texts.QUESTIONS:
+                query_texts.ask(client, query_texts.QUESTIONS[command])
+            else:
+                query_server.COMMANDS[command](client)
+    except ServerError as error:
+        raise program.UserError(str(error)) from error
+
+
+def run() -> None:
+    """The program."""
+    query_flags.define_flags()
+    program.run("zoo-query", main, __doc__ or "", ["serving.query_flags"])

@@ -1,0 +1,166 @@
+"""What models can be asked: the signatures of our exports, and the stock server's general requests."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from serving import tensors
+from serving.calls import (
+    PREDICT,
+    Call,
+    Rpc,
+    number_of,
+    numbers_of,
+    predict_request,
+    row,
+    text_of,
+    texts_of,
+    version_of,
+)
+from serving.client_results import (
+    Answer,
+    Classification,
+    ClassScore,
+    Embedding,
+    Outputs,
+    Score,
+    Tags,
+    Translation,
+)
+from serving.messages import classification_pb2, example_pb2, input_pb2, regression_pb2
+
+Feature: TypeAlias = str | bytes | float | Sequence[str] | Sequence[bytes] | Sequence[float]
+_CLASSIFY = Rpc("/tensorflow.serving.PredictionService/Classify", classification_pb2.ClassificationResponse)
+_REGRESS = Rpc("/tensorflow.serving.PredictionService/Regress", regression_pb2.RegressionResponse)
+
+
+def predict(
+    spec: Any, inputs: Mapping[str, np.ndarray], signature: str = "", output_filter: Sequence[str] = ()
+) -> Call[Outputs]:
+    """The outputs of a signature (of `serving_default`, if none is named), or only those named.
+
+    Strings may be given as text or as bytes; they come back as bytes.
+    """
+    return Call(PREDICT, predict_request(spec, signature, inputs, output_filter), _outputs)
+
+
+def _outputs(response: Any) -> Outputs:
+    arrays = {alias: tensors.to_array(proto) for alias, proto in response.outputs.items()}
+    return Outputs(arrays, version_of(response))
+
+
+def classify_examples(
+    spec: Any, examples: Sequence[Mapping[str, Feature]], signature: str = ""
+) -> Call[list[list[ClassScore]]]:
+    """The classes of each example (features by name), by the stock request Classify."""
+    request = classification_pb2.ClassificationRequest(model_spec=spec, input=_input(examples))
+    request.model_spec.signature_name = signature
+    return Call(_CLASSIFY, request, _class_scores)
+
+
+def _class_scores(response: Any) -> list[list[ClassScore]]:
+    return [
+        [ClassScore(each.label, each.score) for each in found.classes]
+        for found in response.result.classifications
+    ]
+
+
+def regress(spec: Any, examples: Sequence[Mapping[str, Feature]], signature: str = "") -> Call[list[float]]:
+    """A number for each example (features by name), by the stock request Regress."""
+    request = regression_pb2.RegressionRequest(model_spec=spec, input=_input(examples))
+    request.model_spec.signature_name = signature
+    return Call(_REGRESS, request, lambda response: [each.value for each in response.result.regressions])
+
+
+def _input(examples: Sequence[Mapping[str, Feature]]) -> input_pb2.Input:
+    protos = [
+        example_pb2.Example(features={"feature": {name: _feature(value) for name, value in example.items()}})
+        for example in examples
+    ]
+    return input_pb2.Input(example_list=input_pb2.ExampleList(examples=protos))
+
+
+def _feature(value: Feature) -> Mapping[str, Any]:
+    values: list[Any] = [value] if isinstance(value, str | bytes | int | float) else list(value)
+    if all(isinstance(each, str | bytes) for each in values):
+        strings = [each.encode() if isinstance(each, str) else each for each in values]
+        return {"bytes_list": {"value": strings}}
+    whole = all(isinstance(each, numbers.Integral) for each in values)
+    return {"int64_list" if whole else "float_list": {"value": values}}
+
+
+def score(spec: Any, text: str) -> Call[Score]:
+    """How likely the text is."""
+    return Call(PREDICT, predict_request(spec, "score", {"text": row(text)}), _score)
+
+
+def _score(response: Any) -> Score:
+    log_prob, num_tokens, perplexity = (
+        number_of(response, alias) for alias in ("log_prob", "num_tokens", "perplexity")
+    )
+    return Score(float(log_prob), int(num_tokens), float(perplexity), version_of(response))
+
+
+def classify(spec: Any, text: str) -> Call[Classification]:
+    """What kind of text it is."""
+    return Call(PREDICT, predict_request(spec, "serving_default", {"text": row(text)}), _classification)
+
+
+def _classification(response: Any) -> Classification:
+    label, labels = text_of(response, "label"), texts_of(response, "labels")
+    probabilities = numbers_of(response, "probabilities").tolist()
+    return Classification(label, dict(zip(labels, probabilities, strict=True)), version_of(response))
+
+
+def tag(spec: Any, text: str) -> Call[Tags]:
+    """What each token of the text is."""
+    return Call(PREDICT, predict_request(spec, "serving_default", {"text": row(text)}), _tags)
+
+
+def _tags(response: Any) -> Tags:
+    length = int(number_of(response, "lengths"))  # the rest is padding
+    tokens, tags = (texts_of(response, alias)[:length] for alias in ("tokens", "tags"))
+    scores, starts, ends = (
+        numbers_of(response, alias)[:length].tolist() for alias in ("scores", "starts", "ends")
+    )
+    return Tags(tokens, tags, scores, starts, ends, version_of(response))
+
+
+def translate(
+    spec: Any, text: str, *, beam_width: int | None = None, max_new_tokens: int | None = None
+) -> Call[Translation]:
+    """What the text is in the other language."""
+    options = {"beam_width": beam_width, "max_new_tokens": max_new_tokens}
+    given = {alias: row(value, np.int32) for alias, value in options.items() if value is not None}
+    request = predict_request(spec, "serving_default", {"text": row(text), **given})
+    return Call(PREDICT, request, _translation)
+
+
+def _translation(response: Any) -> Translation:
+    translation, log_prob = text_of(response, "translation"), number_of(response, "log_prob")
+    return Translation(translation, float(log_prob), version_of(response))
+
+
+def answer(spec: Any, context: str, question: str) -> Call[Answer]:
+    """The answer that the context gives to the question."""
+    inputs = {"context": row(context), "question": row(question)}
+    return Call(PREDICT, predict_request(spec, "serving_default", inputs), _answer)
+
+
+def _answer(response: Any) -> Answer:
+    found, score = text_of(response, "answer"), number_of(response, "score")
+    start, end = (int(number_of(response, alias)) for alias in ("start", "end"))
+    return Answer(found, start, end, float(score), version_of(response))
+
+
+def embed(spec: Any, text: str) -> Call[Embedding]:
+    """The text as a vector."""
+    return Call(PREDICT, predict_request(spec, "embed", {"text": row(text)}), _embedding)
+
+
+def _embedding(response: Any) -> Embedding:
+    return Embedding(numbers_of(response, "embedding"), version_of(response))
