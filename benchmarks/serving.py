@@ -4,8 +4,10 @@
 
 A classifier of 20-word sentences (Embedding 64, LSTM 64), asked by one caller, by 32, and at half of the rate
 that 32 have reached; and a language model (2 x 650 LSTM, 10,000 words) that writes one text, and 32 at once.
-Server and load are processes of their own, and share the machine. In each round all is measured once, the
-in-process session among it; printed are medians. With --work_dir the models, of one training step, are kept.
+Beside it the same classifier behind a plain gRPC servicer, and a servicer that does nothing: as fast as gRPC
+itself is in Python. Servers and load are processes of their own, and share the machine. In each round all is
+measured once, the sessions in process among it; printed are medians. With --work_dir the models, of one training
+step, are kept.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from pathlib import Path
 
 import numpy as np
 from absl import app, flags
+
+sys.path[0] = str(Path(__file__).parents[1])  # or `import serving` would find this file
 
 CALLERS = STREAMS = 32
 SENTENCE_WORDS, VOCABULARY = 20, 10_000
@@ -73,10 +77,25 @@ def served(exports: Path, work: Path) -> Iterator[int]:
     command = program(
         "zoo_serve", f"--model_config_file={work}/models.config", "--port=0", "--enable_batching"
     )
+    with running(command) as line:
+        yield json.loads(line)["port"]
+
+
+@contextlib.contextmanager
+def plainly_served(*arguments: str) -> Iterator[int]:
+    """The port of a plain servicer."""
+    script = str(Path(__file__).with_name("plain_servicer.py"))
+    with running([sys.executable, script, *arguments]) as line:
+        yield int(line)
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str]) -> Iterator[str]:
+    """The first line that a program prints, while it runs."""
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        yield json.loads(server.stdout.readline())["port"]
+        yield server.stdout.readline()
     finally:
         server.terminate()
         server.wait()
@@ -95,6 +114,7 @@ def load(port: int, model: str, *arguments: str) -> Mapping[str, float]:
 
 def in_process(exports: Path) -> dict[str, Callable[[], float]]:
     """Rows, or tokens, per second of the sessions themselves, without a server."""
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in zoo-serve
     from serving.saved_model import SavedModel
 
     models = {name: SavedModel(str(next((exports / name).iterdir()))) for name in ("classifier", "writer")}
@@ -130,28 +150,34 @@ def rate(run: Callable[[], object]) -> float:
     return count / passed
 
 
-def requests(port: int) -> dict[str, Callable[[], Mapping[str, float]]]:
-    """Loads by name; each one's result."""
+def requests(zoo: int, plain: int, nothing: int) -> dict[str, Callable[[], Mapping[str, float]]]:
+    """Loads by name, for the servers at these ports; each one's result."""
     sentence = " ".join(words(SENTENCE_WORDS, 0))
-    classify = ("classify", f"--text={sentence}")
     reached = 0.0
 
-    def closed(callers: int) -> Mapping[str, float]:
+    def classify(port: int, how: str) -> Mapping[str, float]:
+        return load(port, "classifier", "classify", f"--text={sentence}", how)
+
+    def at_full_rate() -> Mapping[str, float]:
         nonlocal reached
-        result = load(port, "classifier", *classify, f"--callers={callers}")
-        reached = result["requests_per_second"] if callers > 1 else reached
+        result = classify(zoo, f"--callers={CALLERS}")
+        reached = result["requests_per_second"]
         return result
 
     def stream(callers: int, tokens_per_message: int) -> Mapping[str, float]:
         return load(
-            port, "writer", "generate", "--prompt=w1 w2", f"--max_new_tokens={NEW_TOKENS}", "--stream",
+            zoo, "writer", "generate", "--prompt=w1 w2", f"--max_new_tokens={NEW_TOKENS}", "--stream",
             f"--tokens_per_message={tokens_per_message}", f"--callers={callers}",
         )  # fmt: skip
 
     return {
-        "classify, 1 caller": lambda: closed(1),
-        f"classify, {CALLERS} callers": lambda: closed(CALLERS),
-        "classify, half that rate": lambda: load(port, "classifier", *classify, f"--rate={reached / 2:.0f}"),
+        "classify, 1 caller": lambda: classify(zoo, "--callers=1"),
+        "  a plain servicer": lambda: classify(plain, "--callers=1"),
+        "  gRPC, doing nothing": lambda: classify(nothing, "--callers=1"),
+        f"classify, {CALLERS} callers": at_full_rate,
+        f"  a plain servicer, {CALLERS} callers": lambda: classify(plain, f"--callers={CALLERS}"),
+        f"  gRPC, doing nothing, {CALLERS} callers": lambda: classify(nothing, f"--callers={CALLERS}"),
+        "classify, half that rate": lambda: classify(zoo, f"--rate={reached / 2:.0f}"),
         "stream, 1 text": lambda: stream(1, 1),
         f"stream, {STREAMS} texts": lambda: stream(STREAMS, 1),
         f"stream, {STREAMS} texts, 8 tokens a message": lambda: stream(STREAMS, 8),
@@ -171,8 +197,9 @@ def main(_: Sequence[str]) -> None:
         exports = work / "exports" if (work / "exports").exists() else make_models(work)
         alone: dict[str, list[float]] = {}
         loaded: dict[str, list[Mapping[str, float]]] = {}
-        with served(exports, work) as port:
-            sessions, loads = in_process(exports), requests(port)
+        classifier = str(next((exports / "classifier").iterdir()))
+        with served(exports, work) as zoo, plainly_served(classifier) as plain, plainly_served() as nothing:
+            sessions, loads = in_process(exports), requests(zoo, plain, nothing)
             for turn in range(values.rounds):
                 for name, run in sessions.items():
                     print(f"round {turn + 1}: {name}", file=sys.stderr)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import os
 import time
 import weakref
 from collections.abc import Sequence
@@ -29,12 +30,14 @@ Arrays = Sequence[np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class BatchingOptions:
-    """The stock server's BatchingParameters, with its defaults."""
+    """The stock server's BatchingParameters, and its defaults but for the threads (there all cores)."""
 
     max_batch_size: int = 1000  # rows
     batch_timeout_seconds: float = 0.0  # how long to wait for a batch to fill
     max_enqueued_batches: int = 10
-    num_batch_threads: int = 2  # batches of one queue that run at once
+    # Batches of one queue that run at once. The other cores read requests and write answers; and the fewer
+    # there are, the larger they are.
+    num_batch_threads: int = max(1, (os.cpu_count() or 2) // 2)
     allowed_batch_sizes: Sequence[int] = ()  # to which a batch is filled up; empty: any
 
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from absl import flags
 from tensorflow.core.protobuf import saved_model_pb2
 
-from serving import program, tensors, warmup
+from serving import program, warmup
 from serving.messages import predict_pb2
 from serving.program import UserError
 from zoo.model_directory import ModelDirectoryError, load_model
@@ -93,7 +93,7 @@ def _write_warmup_requests(model: TaskModel, folder: Path) -> None:
     for name, inputs in model.requests().items():
         request = predict_pb2.PredictRequest(model_spec={"signature_name": name})
         for key, value in inputs.items():
-            tensors.to_proto(_array(value, signatures[name].inputs[key]), request.inputs[key])
+            request.inputs[key].CopyFrom(tf.make_tensor_proto(value, signatures[name].inputs[key].dtype))
         size += request.ByteSize()
         if size <= MAX_WARMUP_BYTES:
             requests.append(request)

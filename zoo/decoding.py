@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 
+_BLOCK = 128  # of the probabilities that are summed at once
+
+
 class Sampling(NamedTuple):
     """How the next token is drawn, a value a row [batch].
 
@@ -48,11 +51,7 @@ class Sampling(NamedTuple):
             lambda: self._cut(tf.nn.softmax(scaled)),
             lambda: tf.nn.softmax(scaled),
         )
-        # The token whose stretch of the cumulative distribution holds the random number.
-        cumulative = tf.cumsum(probabilities, axis=-1)
-        threshold = uniform[:, tf.newaxis] * cumulative[:, -1:]
-        drawn = tf.reduce_sum(tf.cast(cumulative <= threshold, tf.int32), axis=-1)
-        return tf.where(is_greedy, greedy, drawn)
+        return tf.where(is_greedy, greedy, draw(probabilities, uniform))
 
     def _cut(self, probabilities):
         order = tf.argsort(probabilities, axis=-1, direction="DESCENDING", stable=True)
@@ -73,20 +72,83 @@ def rows(setting: tf.Tensor, batch_size: tf.Tensor) -> tf.Tensor:
     return tf.broadcast_to(setting, tf.concat([[batch_size], tf.shape(setting)[1:]], 0))
 
 
+def draw(probabilities: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+    """Ids int32 [batch]: whose stretch of the cumulative distribution [batch, count] holds the random number.
+
+    First the block that holds it, then the place within: a cumulative sum is slow, a plain one is not.
+    """
+    padded = tf.pad(probabilities, [[0, 0], [0, -tf.shape(probabilities)[1] % _BLOCK]])
+    blocks = tf.reshape(padded, [tf.shape(padded)[0], -1, _BLOCK])
+    block, uniform = _place(tf.reduce_sum(blocks, axis=2), uniform)
+    place, _ = _place(tf.gather(blocks, block, batch_dims=1), uniform)
+    return block * _BLOCK + place
+
+
+def _place(masses: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which of the stretches of a row is the random number's, and how far into it, in [0, 1)."""
+    cumulative = tf.cumsum(masses, axis=1)
+    threshold = uniform * cumulative[:, -1]
+    place = tf.reduce_sum(tf.cast(cumulative <= threshold[:, tf.newaxis], tf.int32), axis=1)
+    end, mass = (tf.gather(values, place, batch_dims=1) for values in (cumulative, masses))
+    # Rounding may not lead beyond the stretch: what follows might have no probability.
+    return place, tf.clip_by_value(1 - (end - threshold) / mass, 0.0, 1 - 2.0**-23)
+
+
 def uniforms(seed: tf.Tensor, batch_size: tf.Tensor, count: int) -> tf.Tensor:
     """Random numbers in [0, 1), [batch, count], from a seed a row, int32 [batch, 2] or [1, 2].
 
-    The seed (-1, -1) asks for fresh randomness; the same other seed gives the same numbers.
+    The seed (-1, -1) asks for fresh randomness; any other gives the numbers of `tf.random.stateless_uniform`,
+    which knows one seed only: called for each row it would take longer than a step of a language model.
     """
     seed = rows(seed, batch_size)
     # Not tf.random.uniform: an export would keep the global seed of the program that made it.
     fresh = tf.raw_ops.RandomUniformInt(shape=tf.shape(seed), minval=0, maxval=tf.int32.max)
     seed = tf.where(tf.reduce_all(tf.equal(seed, -1), axis=1, keepdims=True), fresh, seed)
-    return tf.map_fn(
-        lambda row: tf.random.stateless_uniform([count], row),
-        seed,
-        fn_output_signature=tf.TensorSpec([count], tf.float32),
-    )
+    key, counter = _mixed(seed)
+    numbers = tf.range(-(-count // 4), dtype=tf.int32)[tf.newaxis]
+    zeros = tf.zeros_like(numbers + seed[:, :1])
+    bits = philox([tf.bitcast(zeros + numbers, tf.uint32), tf.bitcast(zeros, tf.uint32), *counter], key)
+    bits = tf.reshape(tf.stack(bits, axis=2), [batch_size, -1])[:, :count]
+    # The lower 23 bits are the mantissa of a float in [1, 2).
+    bits = tf.bitwise.bitwise_or(tf.bitwise.bitwise_and(bits, _uint32(0x7FFFFF)), _uint32(0x3F800000))
+    return tf.bitcast(bits, tf.float32) - 1.0
+
+
+def _mixed(seed: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Key, and upper half of the counter, that TensorFlow makes of seeds [batch, 2]; each number [batch, 1]."""
+    halves = tf.reshape(tf.bitcast(tf.cast(seed, tf.int64), tf.uint32), [-1, 4])  # lower and upper, in turn
+    mixed = philox(tf.split(halves, 4, axis=1), [_uint32(0x3EC8F720), _uint32(0x02461E29)])
+    return mixed[:2], mixed[2:]
+
+
+def philox(counter: list[tf.Tensor], key: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Philox4x32-10 (Salmon et al. 2011, doi:10.1145/2063384.2063405): four random uint32 for each counter.
+
+    `counter` has four parts and `key` two, all uint32.
+    """
+    (a, b, c, d), (left, right) = counter, key
+    for _ in range(10):
+        high_a, low_a = _product(a, 0xD2511F53)
+        high_c, low_c = _product(c, 0xCD9E8D57)
+        a, c = _xor(high_c, b, left), _xor(high_a, d, right)
+        b, d = low_c, low_a
+        left, right = left + _uint32(0x9E3779B9), right + _uint32(0xBB67AE85)
+    return [a, b, c, d]
+
+
+def _product(value: tf.Tensor, factor: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Upper and lower 32 bits."""
+    product = tf.cast(value, tf.uint64) * tf.constant(factor, tf.uint64)
+    high = tf.bitwise.right_shift(product, tf.constant(32, tf.uint64))
+    return tf.cast(high, tf.uint32), tf.cast(product, tf.uint32)
+
+
+def _xor(first: tf.Tensor, second: tf.Tensor, third: tf.Tensor) -> tf.Tensor:
+    return tf.bitwise.bitwise_xor(tf.bitwise.bitwise_xor(first, second), third)
+
+
+def _uint32(value: int) -> tf.Tensor:
+    return tf.constant(value, tf.uint32)
 
 
 class Generated(NamedTuple):
