@@ -6,8 +6,8 @@ A classifier of 20-word sentences (Embedding 64, LSTM 64), asked by one caller, 
 that 32 have reached; and a language model (2 x 650 LSTM, 10,000 words) that writes one text, and 32 at once.
 Beside it the same classifier behind a plain gRPC servicer, and a servicer that does nothing: as fast as gRPC
 itself is in Python. Servers and load are processes of their own, and share the machine. In each round all is
-measured once, the sessions in process among it; printed are medians. With --work_dir the models, of one training
-step, are kept.
+measured once, the sessions in process among it; printed are medians. With --work_dir the models, of one
+training step, are kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-sys.path[0] = str(Path(__file__).parents[1])  # or `import serving` would find this file
+sys.path.insert(0, os.fspath(Path(__file__).parents[1]))  # before this folder, which has a serving.py
 
 CALLERS = STREAMS = 32
 SENTENCE_WORDS, VOCABULARY = 20, 10_000

@@ -18,7 +18,7 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, os.fspath(Path(__file__).parent))
+sys.path.insert(0, os.fspath(Path(__file__).parents[1]))  # before this folder, which has a serving.py
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras

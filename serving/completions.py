@@ -176,7 +176,7 @@ def _asked(body: dict[str, Any]) -> _Asked:
         inputs.append(settings({"prompt": prompt, **common, **own}))
     log_probs = body.pop("logprobs", None)
     asked = _Asked(
-        model_pb2.ModelSpec(name=model),
+        model_pb2.ModelSpec(name=model.encode("utf-8", "replace")),  # what is no Unicode names no model
         inputs,
         _stops(body.pop("stop", None)),
         log_probs is not None and log_probs is not False,
