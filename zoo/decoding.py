@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-
 _BLOCK = 128  # of the probabilities that are summed at once
 
 
@@ -115,7 +114,7 @@ def uniforms(seed: tf.Tensor, batch_size: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def _mixed(seed: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Key, and upper half of the counter, that TensorFlow makes of seeds [batch, 2]; each number [batch, 1]."""
+    """Key, and upper half of the counter, that TensorFlow makes of seeds [batch, 2]: numbers, [batch, 1]."""
     halves = tf.reshape(tf.bitcast(tf.cast(seed, tf.int64), tf.uint32), [-1, 4])  # lower and upper, in turn
     mixed = philox(tf.split(halves, 4, axis=1), [_uint32(0x3EC8F720), _uint32(0x02461E29)])
     return mixed[:2], mixed[2:]
