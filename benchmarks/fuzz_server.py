@@ -131,6 +131,8 @@ class Chance(random.Random):
     def message(self, message: Any) -> None:
         """Another value in one field of a message, or of one within it."""
         fields = message.DESCRIPTOR.fields
+        if not fields:
+            return
         present = [field for field, _ in message.ListFields()]
         field = self.choice(present if present and self.random() < 0.7 else fields)
         value = getattr(message, field.name)

@@ -251,8 +251,8 @@ def load_version(path: str, prefer_tflite: bool = False) -> Servable:
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until a signal comes."""
-    # TensorFlow leaves oneDNN off on CPUs without AVX512-VNNI; there, too, it runs a language model's step for
-    # one text five times as fast, and for 32 texts 1.5 times. Set before TensorFlow is imported.
+    # TensorFlow leaves oneDNN off on CPUs without AVX512-VNNI; there, too, it runs a language model's step
+    # for one text five times as fast, and for 32 texts 1.5 times. Set before TensorFlow is imported.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     logging.set_verbosity(logging.INFO)
     stop_requests = _StopRequests()
