@@ -26,6 +26,8 @@ def grpc_server(options: ServerOptions) -> grpc.aio.Server:
             ("grpc.so_reuseport", 0),  # or a second server would share the port, and get half the calls
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.max_send_message_length", -1),
+            # Further calls of a connection wait at the client. gRPC cancels calls when 1000 wait here.
+            ("grpc.max_concurrent_streams", 500),
             *options.grpc_channel_arguments,
         ],
     )
@@ -160,8 +162,9 @@ class HttpServer:
         self._socket = _bound_socket(host, port)
         self.port = self._socket.getsockname()[1]
         config = uvicorn.Config(
-            application, lifespan="off", log_config=None, access_log=False, server_header=False, loop="none"
-        )
+            application, lifespan="off", log_config=None, log_level="warning", access_log=False,
+            server_header=False, loop="none",
+        )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._serving: asyncio.Task | None = None
 

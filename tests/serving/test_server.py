@@ -1,5 +1,6 @@
 """The server as a whole: in this process where that will do, as a program where signals and output matter."""
 
+import collections
 import concurrent.futures
 import json
 import signal
@@ -11,6 +12,7 @@ import threading
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving import program
@@ -131,6 +133,15 @@ def refuses(running):
         return not running.predict({"x": np.zeros(1, np.float32)})
     except grpc.RpcError as error:
         return error.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_more_calls_than_it_can_take_are_refused_and_not_cancelled(arithmetic, make_spec):
+    request = predict_pb2.PredictRequest(model_spec=make_spec())
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([0.0]))
+    calls = [arithmetic.prediction.Predict.future(request, timeout=DEADLINE) for _ in range(4000)]
+    codes = collections.Counter(call.code() for call in calls)
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert codes[grpc.StatusCode.OK] >= 500
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
