@@ -178,7 +178,7 @@ class Chance(random.Random):
                 at = self.randrange(len(value))
                 return [*value[:at], self.json(value[at]), *value[at + 1 :]]
         deep: Any = 1
-        for _ in range(self.choice([1, 30, 2000]) if self.random() < 0.1 else 1):
+        for _ in range(self.choice([1, 30, 800]) if self.random() < 0.1 else 1):
             deep = [deep]
         values = [
             None,
