@@ -1,7 +1,7 @@
 """What zoo-serve is compared with: a servicer as gRPC's tutorial has it, without zoo-serve's core.
 
     python benchmarks/plain_servicer.py SAVED_MODEL    # each Predict is one run of a graph session
-    python benchmarks/plain_servicer.py                # each Predict is answered at once, with nothing
+    python benchmarks/plain_servicer.py                # each Predict has the same answer, at once
 
 Prints its port, and serves until it is killed.
 """
@@ -12,11 +12,16 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent import futures
+from pathlib import Path
 
+sys.path.insert(0, os.fspath(Path(__file__).parents[1]))  # before this folder, which has a serving.py
 os.environ["GRPC_VERBOSITY"] = "NONE"
 
 import grpc
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+import numpy as np
+
+from serving import tensors
+from serving.messages import predict_pb2, prediction_service_pb2_grpc
 
 THREADS = 32
 
@@ -42,6 +47,15 @@ def of_session(path: str) -> Predict:
     return predict
 
 
+def of_nothing() -> Predict:
+    """Gives the answer of a classifier that knows nothing."""
+    response = predict_pb2.PredictResponse()
+    tensors.to_proto(np.array([b"yes"], np.object_), response.outputs["label"])
+    tensors.to_proto(np.array([[b"yes", b"no"]], np.object_), response.outputs["labels"])
+    tensors.to_proto(np.array([[0.5, 0.5]], np.float32), response.outputs["probabilities"])
+    return lambda _: response
+
+
 class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict alone."""
 
@@ -53,7 +67,7 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 def main() -> None:
-    predict = of_session(sys.argv[1]) if len(sys.argv) > 1 else lambda _: predict_pb2.PredictResponse()
+    predict = of_session(sys.argv[1]) if len(sys.argv) > 1 else of_nothing()
     server = grpc.server(futures.ThreadPoolExecutor(THREADS), options=[("grpc.so_reuseport", 0)])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(predict), server)
     port = server.add_insecure_port("127.0.0.1:0")
