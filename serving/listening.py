@@ -23,10 +23,10 @@ def grpc_server(options: ServerOptions) -> grpc.aio.Server:
     return grpc.aio.server(
         interceptors=[_BearerToken(options.bearer_token)] if options.bearer_token else [],
         options=[
+            *options.grpc_channel_arguments,  # before ours, since gRPC heeds the first of a name
             ("grpc.so_reuseport", 0),  # or a second server would share the port, and get half the calls
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.max_send_message_length", -1),
-            *options.grpc_channel_arguments,
         ],
     )
 

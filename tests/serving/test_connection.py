@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
 import socket
-import subprocess
 import threading
 
 import grpc
 import numpy as np
 import pytest
+from certificates import make_certificates
 from grpc_stub import DEADLINE, GENERATE, PREDICT, Stub, answering, with_client
 
 from serving.client import ServerError, Tls
@@ -217,31 +216,7 @@ def test_a_bearer_token_goes_with_each_request(ask):
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """A folder with an authority `ca`, a `server` and a `caller` of its, and `other`, of nobody's."""
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make certificates with")
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=DEADLINE)
-
-    new = (
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "1",
-    )
-    for name in ("ca", "other"):
-        openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
-    for name in ("server", "caller"):
-        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1")
-        openssl(*new, "-subj", f"/CN={name}", *signed, "-keyout", f"{name}.key", "-out", f"{name}.pem")
-    return folder
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @contextlib.contextmanager
