@@ -180,6 +180,12 @@ def test_a_server_that_comes_back(ask):
             "{} does not serve the model 'model'; is --model right? (Servable not found)",
         ),
         (
+            CODES.NOT_FOUND,
+            "Servable not found for request: Specific(model, 9)",
+            "{} does not serve that version of the model 'model'; are --model and --version right? "
+            "(Servable not found for request: Specific(model, 9))",
+        ),
+        (
             CODES.FAILED_PRECONDITION,
             'Serving signature key "embed" not found.',
             "'model' at {} is not a model that can do this: Serving signature key \"embed\" not found.",
@@ -194,6 +200,19 @@ def test_what_errors_mean(ask, code, details, message):
         ask(stub.address, embed)
     assert (error.value.code, error.value.message) == (code, message.format(stub.address))
     assert str(error.value) == error.value.message
+
+
+def test_unix_sockets(ask, serve, publish, exports, tmp_path):
+    publish(exports["language"], tmp_path / "base", 7)
+    serve(tmp_path / "base", grpc_socket_path=str(tmp_path / "socket"))
+    address = f"unix:{tmp_path / 'socket'}"
+    assert ask(address, lambda client: client.score("four")).num_tokens == 4
+    assert len(ask(address, lambda client: client.stream("", max_new_tokens=3))) == 3
+    nowhere = f"unix:{tmp_path / 'nowhere'}"
+    with pytest.raises(ServerError) as error:
+        ask(nowhere, embed, retries=0)
+    assert error.value.code is CODES.UNAVAILABLE
+    assert str(error.value).startswith(f"no server answers at {nowhere}; is zoo-serve running there?")
 
 
 def test_an_answer_of_any_size(ask):

@@ -4,8 +4,10 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from grpc_stub import with_client
 from tensorflow_1 import METHODS, save_tensorflow_1
 
+from serving.client_results import ClassScore, Inferences
 from serving.messages import (
     classification_pb2,
     inference_pb2,
@@ -220,6 +222,25 @@ def test_several_are_of_one_model(server, make_spec):
         stub.MultiInference(request, timeout=DEADLINE)
     message = "All ModelSpecs in a MultiInferenceRequest must access the same model name."
     assert (raised.value.code(), raised.value.details()) == (CODES.INVALID_ARGUMENT, message)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_several_asked_by_the_client(server, kind):
+    def use(client):
+        sent = [{"x": x} for x in X]
+        return client.multi_inference(sent, classify=["both", "classes"], regress=["numbers"])
+
+    found = with_client(kind, server.address, use, version=5)
+    assert found == Inferences(
+        {
+            "both": [[ClassScore("up", 2 * x), ClassScore("down", -2 * x)] for x in X],
+            "classes": [[ClassScore("up", 0), ClassScore("down", 0)] for x in X],
+        },
+        {"numbers": [2 * x for x in X]},
+        version=5,
+    )
+    with pytest.raises(ValueError, match="no signature is named"):
+        with_client(kind, server.address, lambda client: client.multi_inference([{"x": 1.0}]))
 
 
 def test_batched_as_well_as_alone(server, ask):
