@@ -53,7 +53,8 @@ class _Client:
         bearer_token: str = "",
         tls: Tls | None = None,
     ):
-        """`server` is HOST:PORT. An answer may take `timeout_s` seconds with all `retries`; a stream, too.
+        """`server` is HOST:PORT or unix:/PATH. An answer, or a stream, may take `timeout_s` seconds with all
+        `retries`.
 
         Asked is the newest version of the model, or the one of that number or with that label.
         """
@@ -124,6 +125,7 @@ class Client(_Client):
     predict = _asks(task_calls.predict)
     classify_examples = _asks(task_calls.classify_examples)
     regress = _asks(task_calls.regress)
+    multi_inference = _asks(task_calls.multi_inference)
     generate = _asks(generation_calls.generate)
     stream = _streams(generation_calls.stream)
     score = _asks(task_calls.score)
@@ -204,6 +206,7 @@ class AsyncClient(_Client):
     predict = _awaits(task_calls.predict)
     classify_examples = _awaits(task_calls.classify_examples)
     regress = _awaits(task_calls.regress)
+    multi_inference = _awaits(task_calls.multi_inference)
     generate = _awaits(generation_calls.generate)
     stream = _streams_asynchronously(generation_calls.stream)
     score = _awaits(task_calls.score)

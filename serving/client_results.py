@@ -95,6 +95,14 @@ class ClassScore(NamedTuple):
     score: float
 
 
+class Inferences(NamedTuple):
+    """What several signatures say of the same examples, by the names of the signatures."""
+
+    classifications: Mapping[str, Sequence[Sequence[ClassScore]]]  # the classes of each example
+    regressions: Mapping[str, Sequence[float]]  # a number for each example
+    version: int
+
+
 class VersionStatus(NamedTuple):
     """What has become of a version."""
 

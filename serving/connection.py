@@ -27,6 +27,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),  # or no retry in the first second would try to connect
 )
 _CONNECTION_FAILED = re.compile("failed to connect|DNS resolution failed", re.IGNORECASE)
+_NO_SUCH_VERSION = re.compile(r"^Servable not found for request: Specific\(|^Could not find version ")
 Pem: TypeAlias = bytes | str | os.PathLike[str]
 
 
@@ -67,7 +68,7 @@ def _read(pem: Pem | None) -> bytes | None:
 class Connection:
     """A server, and how it is spoken to."""
 
-    server: str  # HOST:PORT
+    server: str  # HOST:PORT, or unix:/PATH
     timeout_s: float = 60.0  # for an answer, all tries together
     retries: int = 3  # after UNAVAILABLE, at most MAX_RETRIES
     bearer_token: str = dataclasses.field(default="", repr=False)
@@ -113,6 +114,11 @@ class Connection:
             return f"{self.server} cannot answer now: {details}"
         if code is grpc.StatusCode.DEADLINE_EXCEEDED and details == "Deadline Exceeded":  # not the server's
             return f"{self.server} gave no answer within {self.timeout_s:g} s; --timeout_s=N waits longer"
+        if code is grpc.StatusCode.NOT_FOUND and _NO_SUCH_VERSION.search(details):
+            return (
+                f"{self.server} does not serve that version of the model {model!r}; "
+                f"are --model and --version right? ({details})"
+            )
         if code is grpc.StatusCode.NOT_FOUND:
             return f"{self.server} does not serve the model {model!r}; is --model right? ({details})"
         if code is grpc.StatusCode.FAILED_PRECONDITION and "signature" in details:

@@ -4,7 +4,8 @@
       rpc Generate(tensorflow.serving.PredictRequest) returns (stream tensorflow.serving.PredictResponse);
     }
 
-For every language model with the signatures `start` and `step`.
+For every language model with the signatures `start` and `step`. What goes in and what comes out is told in
+generation_service.proto, which is for clients.
 """
 
 from __future__ import annotations

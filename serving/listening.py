@@ -23,12 +23,12 @@ def grpc_server(options: ServerOptions) -> grpc.aio.Server:
     return grpc.aio.server(
         interceptors=[_BearerToken(options.bearer_token)] if options.bearer_token else [],
         options=[
+            *options.grpc_channel_arguments,  # before ours, since gRPC heeds the first of a name
             ("grpc.so_reuseport", 0),  # or a second server would share the port, and get half the calls
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.max_send_message_length", -1),
             # Further calls of a connection wait at the client. gRPC cancels calls when 1000 wait here.
             ("grpc.max_concurrent_streams", 500),
-            *options.grpc_channel_arguments,
         ],
     )
 

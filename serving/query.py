@@ -19,7 +19,8 @@ of its tokens is, `translate` what it is in the other language; `answer` answers
 `embed` makes a vector of one. `status` lists the versions of a model, `metadata` what can be asked of it, and
 `models` all that are served. `reload` has the server serve what a file says, and nothing else; `health` says
 whether all of its models can answer. `bench` asks what COMMAND asks, again and again: so many callers, each
-as soon as it is answered, or at random times, so many requests per second. The server is --server=HOST:PORT.
+as soon as it is answered, or at random times, so many requests per second. The server is --server=HOST:PORT
+or --server=unix:/PATH. Of the model its newest version is asked, or --version=N, or the one of --label=NAME.
 The result for people comes first; the last line on stdout is the result as JSON (alone with --json), log
 probabilities in nats. Exit code 0 only if there is a result.
 """
@@ -33,8 +34,6 @@ from collections.abc import Sequence
 
 # What gRPC would log repeats our own messages, in many lines. Set before it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-from absl import flags
 
 from serving import program, query_bench, query_flags, query_server, query_texts
 from serving.client import Client, ServerError
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
         raise program.UsageError(f"bench takes one of {', '.join(query_bench.CALLS)}; got {loads[0]}")
     connection = query_flags.connection()
     try:
-        with Client(model=flags.FLAGS.model, **vars(connection)) as client:
+        with Client(**query_flags.model(), **vars(connection)) as client:
             if loads:
                 query_bench.measure(client, connection, loads[0])
             elif command in query_texts.QUESTIONS:

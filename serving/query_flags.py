@@ -13,6 +13,8 @@ from serving import program
 from serving.connection import MAX_RETRIES, Connection, Tls
 
 _LARGEST_INT32 = 2**31 - 1
+_LARGEST_INT64 = 2**63 - 1
+_HOST_AND_PORT = r"\S+:\d+"
 _SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
 
 
@@ -24,16 +26,34 @@ def connection() -> Connection:
         UserError: a file that they name cannot be used.
     """
     values = flags.FLAGS
-    server = address("server")
-    return Connection(server, values.timeout_s, values.retries, bearer_token(), _tls())
+    return Connection(_server(), values.timeout_s, values.retries, bearer_token(), _tls())
 
 
-def address(flag: str) -> str:
-    """The value of a flag that names a server."""
-    value = getattr(flags.FLAGS, flag)
-    if not re.fullmatch(r"\S+:\d+", value):
-        raise program.UsageError(f"--{flag}={value} is not HOST:PORT")
+def _server() -> str:
+    value = flags.FLAGS.server
+    if not re.fullmatch(rf"{_HOST_AND_PORT}|unix:.+", value):
+        raise program.UsageError(f"--server={value} is not HOST:PORT, nor unix:/PATH")
     return value
+
+
+def rest_server() -> str:
+    """Where HTTP is answered."""
+    value = flags.FLAGS.rest_server
+    if not re.fullmatch(_HOST_AND_PORT, value):
+        raise program.UsageError(f"--rest_server={value} is not HOST:PORT")
+    return value
+
+
+def model() -> dict[str, Any]:
+    """Which model is asked, and which version of it, as a client takes it.
+
+    Raises:
+        UsageError: the version is named in two ways.
+    """
+    values = flags.FLAGS
+    if values.version is not None and values.label is not None:
+        raise program.UsageError("--version and --label are two ways to choose a version; give one of them")
+    return {"model": values.model, "version": values.version, "version_label": values.label or ""}
 
 
 def bearer_token() -> str:
@@ -111,8 +131,20 @@ def define_flags() -> None:
 
 
 def _define_what_is_asked() -> None:
-    flags.DEFINE_string("server", "127.0.0.1:8500", "HOST:PORT of the model server.")
+    flags.DEFINE_string(
+        "server", "127.0.0.1:8500", "HOST:PORT of the model server, or unix:/PATH of its --grpc_socket_path."
+    )
     flags.DEFINE_string("model", "default", "Name of the model, as the server was told.")
+    flags.DEFINE_integer(
+        "version",
+        None,
+        "Number of the model's version that is asked; the newest if not given.",
+        lower_bound=0,
+        upper_bound=_LARGEST_INT64,
+    )
+    flags.DEFINE_string(
+        "label", None, "Label of that version, instead of its number; status lists all whatever it is."
+    )
     flags.DEFINE_string("prompt", None, "generate: the text to continue; may be empty.")
     flags.DEFINE_string("text", None, "The text that is asked about.")
     flags.DEFINE_string("context", None, "answer: the text that the question is about.")

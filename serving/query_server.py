@@ -58,7 +58,7 @@ def _value(array: np.ndarray) -> str:
 
 
 def _models(_: Client) -> None:
-    served = models(query_flags.address("rest_server"), flags.FLAGS.timeout_s, query_flags.bearer_token())
+    served = models(query_flags.rest_server(), flags.FLAGS.timeout_s, query_flags.bearer_token())
     for model in served:
         versions = ", ".join(f"version {number} is {state}" for number, state in model.versions.items())
         show(f"{model.name}: {versions or 'no version yet'}")

@@ -26,16 +26,20 @@ from serving.client_results import (
     Classification,
     ClassScore,
     Embedding,
+    Inferences,
     Outputs,
     Score,
     Tags,
     Translation,
 )
-from serving.messages import classification_pb2, example_pb2, input_pb2, regression_pb2
+from serving.messages import classification_pb2, example_pb2, inference_pb2, input_pb2, regression_pb2
 
 Feature: TypeAlias = str | bytes | float | Sequence[str] | Sequence[bytes] | Sequence[float]
 _CLASSIFY = Rpc("/tensorflow.serving.PredictionService/Classify", classification_pb2.ClassificationResponse)
 _REGRESS = Rpc("/tensorflow.serving.PredictionService/Regress", regression_pb2.RegressionResponse)
+_MULTI_INFERENCE = Rpc(
+    "/tensorflow.serving.PredictionService/MultiInference", inference_pb2.MultiInferenceResponse
+)
 
 
 def predict(
@@ -59,13 +63,12 @@ def classify_examples(
     """The classes of each example (features by name), by the stock request Classify."""
     request = classification_pb2.ClassificationRequest(model_spec=spec, input=_input(examples))
     request.model_spec.signature_name = signature
-    return Call(_CLASSIFY, request, _class_scores)
+    return Call(_CLASSIFY, request, lambda response: _class_scores(response.result))
 
 
-def _class_scores(response: Any) -> list[list[ClassScore]]:
+def _class_scores(result: Any) -> list[list[ClassScore]]:
     return [
-        [ClassScore(each.label, each.score) for each in found.classes]
-        for found in response.result.classifications
+        [ClassScore(each.label, each.score) for each in found.classes] for found in result.classifications
     ]
 
 
@@ -73,7 +76,43 @@ def regress(spec: Any, examples: Sequence[Mapping[str, Feature]], signature: str
     """A number for each example (features by name), by the stock request Regress."""
     request = regression_pb2.RegressionRequest(model_spec=spec, input=_input(examples))
     request.model_spec.signature_name = signature
-    return Call(_REGRESS, request, lambda response: [each.value for each in response.result.regressions])
+    return Call(_REGRESS, request, lambda response: _values(response.result))
+
+
+def _values(result: Any) -> list[float]:
+    return [each.value for each in result.regressions]
+
+
+def multi_inference(
+    spec: Any,
+    examples: Sequence[Mapping[str, Feature]],
+    *,
+    classify: Sequence[str] = (),
+    regress: Sequence[str] = (),
+) -> Call[Inferences]:
+    """What several signatures say of the same examples, all from one version, by the stock request
+    MultiInference. Servers want each signature once, and all to have one input.
+
+    Raises:
+        ValueError: no signature is named.
+    """
+    if not classify and not regress:
+        raise ValueError("no signature is named, neither to classify nor to regress")
+    request = inference_pb2.MultiInferenceRequest(input=_input(examples))
+    for method, signatures in (("classify", classify), ("regress", regress)):
+        for signature in signatures:
+            task = request.tasks.add(model_spec=spec, method_name=f"tensorflow/serving/{method}")
+            task.model_spec.signature_name = signature
+    return Call(_MULTI_INFERENCE, request, lambda response: _inferences(response, classify, regress))
+
+
+def _inferences(response: Any, classify: Sequence[str], regress: Sequence[str]) -> Inferences:
+    results = dict(zip([*classify, *regress], response.results, strict=True))
+    return Inferences(
+        {name: _class_scores(results[name].classification_result) for name in classify},
+        {name: _values(results[name].regression_result) for name in regress},
+        version_of(response.results[0]),
+    )
 
 
 def _input(examples: Sequence[Mapping[str, Feature]]) -> input_pb2.Input:

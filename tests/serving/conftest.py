@@ -14,7 +14,9 @@ from typing import Any
 import grpc
 import pytest
 import tensorflow as tf
+from contract import start as start_contract
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from server_process import ServerProcess
 
 from serving.messages import model_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
 from serving.options import ServerOptions
@@ -288,3 +290,14 @@ def program_command() -> Callable[..., list[str]]:
 
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
     return command
+
+
+@pytest.fixture(scope="session")
+def contract(program_command, publish, exports, tmp_path_factory) -> Iterator[ServerProcess]:
+    """zoo-serve as a process, with the models of tests/contract.py."""
+    server = start_contract(program_command, tmp_path_factory.mktemp("contract"), publish, exports)
+    try:
+        assert server.announced
+        yield server
+    finally:
+        server.stop()

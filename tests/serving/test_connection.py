@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
 import socket
-import subprocess
 import threading
 
 import grpc
 import numpy as np
 import pytest
+from certificates import make_certificates
 from grpc_stub import DEADLINE, GENERATE, PREDICT, Stub, answering, with_client
 
 from serving.client import ServerError, Tls
@@ -181,6 +180,12 @@ def test_a_server_that_comes_back(ask):
             "{} does not serve the model 'model'; is --model right? (Servable not found)",
         ),
         (
+            CODES.NOT_FOUND,
+            "Servable not found for request: Specific(model, 9)",
+            "{} does not serve that version of the model 'model'; are --model and --version right? "
+            "(Servable not found for request: Specific(model, 9))",
+        ),
+        (
             CODES.FAILED_PRECONDITION,
             'Serving signature key "embed" not found.',
             "'model' at {} is not a model that can do this: Serving signature key \"embed\" not found.",
@@ -195,6 +200,19 @@ def test_what_errors_mean(ask, code, details, message):
         ask(stub.address, embed)
     assert (error.value.code, error.value.message) == (code, message.format(stub.address))
     assert str(error.value) == error.value.message
+
+
+def test_unix_sockets(ask, serve, publish, exports, tmp_path):
+    publish(exports["language"], tmp_path / "base", 7)
+    serve(tmp_path / "base", grpc_socket_path=str(tmp_path / "socket"))
+    address = f"unix:{tmp_path / 'socket'}"
+    assert ask(address, lambda client: client.score("four")).num_tokens == 4
+    assert len(ask(address, lambda client: client.stream("", max_new_tokens=3))) == 3
+    nowhere = f"unix:{tmp_path / 'nowhere'}"
+    with pytest.raises(ServerError) as error:
+        ask(nowhere, embed, retries=0)
+    assert error.value.code is CODES.UNAVAILABLE
+    assert str(error.value).startswith(f"no server answers at {nowhere}; is zoo-serve running there?")
 
 
 def test_an_answer_of_any_size(ask):
@@ -217,31 +235,7 @@ def test_a_bearer_token_goes_with_each_request(ask):
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """A folder with an authority `ca`, a `server` and a `caller` of its, and `other`, of nobody's."""
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make certificates with")
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=DEADLINE)
-
-    new = (
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "1",
-    )
-    for name in ("ca", "other"):
-        openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
-    for name in ("server", "caller"):
-        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1")
-        openssl(*new, "-subj", f"/CN={name}", *signed, "-keyout", f"{name}.key", "-out", f"{name}.pem")
-    return folder
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @contextlib.contextmanager

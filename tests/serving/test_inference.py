@@ -4,7 +4,10 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from grpc_stub import with_client
+from tensorflow_1 import METHODS, save_tensorflow_1
 
+from serving.client_results import ClassScore, Inferences
 from serving.messages import (
     classification_pb2,
     inference_pb2,
@@ -15,60 +18,6 @@ from serving.messages import (
 
 CODES = grpc.StatusCode
 DEADLINE = 60
-METHODS = {"classify": "tensorflow/serving/classify", "regress": "tensorflow/serving/regress"}
-
-
-def save_tensorflow_1(path):
-    """y = 2 x + offset of examples' features x and offset, as numbers and as two classes."""
-    v1 = tf.compat.v1
-    with tf.Graph().as_default(), v1.Session() as session:
-        serialized = v1.placeholder(tf.string, [None], "serialized")
-        feature = tf.io.FixedLenFeature([], tf.float32, 0.0)
-        parsed = v1.io.parse_example(serialized, {"x": feature, "offset": feature})
-        slope = v1.get_variable("slope", initializer=2.0)
-        y = slope * parsed["x"] + parsed["offset"]
-        rows = tf.shape(y)[0]
-        scores = tf.stack([y, -y], axis=1)
-        outputs = {
-            "both": {"classes": tf.tile([["up", "down"]], [rows, 1]), "scores": scores},
-            "scores": {"scores": scores},
-            "classes": {"classes": tf.tile([["up", "down"]], [rows, 1])},
-            "flat_scores": {"scores": y},
-            "half_scores": {"scores": tf.cast(scores, tf.float64)},
-            "unequal": {"classes": tf.tile([["up", "down", "?"]], [rows, 1]), "scores": scores},
-            "too_few": {"scores": scores[:1]},
-            "nothing": {"neither": y},
-            "three": {"classes": scores, "scores": scores, "more": y},
-            "numbers": {"outputs": y},
-            "column": {"outputs": y[:, tf.newaxis]},
-            "wide": {"outputs": scores},
-            "double": {"outputs": tf.cast(y, tf.float64)},
-            "sum": {"outputs": tf.reduce_sum(y, keepdims=True)},
-        }
-        signatures = {
-            name: v1.saved_model.signature_def_utils.build_signature_def(
-                {"inputs": v1.saved_model.build_tensor_info(serialized)},
-                {alias: v1.saved_model.build_tensor_info(tensor) for alias, tensor in tensors.items()},
-                METHODS["regress" if "outputs" in tensors else "classify"],
-            )
-            for name, tensors in outputs.items()
-        }
-        other = v1.placeholder(tf.string, [None], "other")
-        for name, inputs in (("other", {"inputs": other}), ("two", {"inputs": other, "more": serialized})):
-            signatures[name] = v1.saved_model.signature_def_utils.build_signature_def(
-                {alias: v1.saved_model.build_tensor_info(tensor) for alias, tensor in inputs.items()},
-                {"outputs": v1.saved_model.build_tensor_info(tf.strings.to_number(other))},
-                METHODS["regress"],
-            )
-        signatures["text"] = v1.saved_model.signature_def_utils.build_signature_def(
-            {"text": v1.saved_model.build_tensor_info(other)},
-            {"scores": v1.saved_model.build_tensor_info(scores)},
-            METHODS["classify"],
-        )
-        session.run(v1.global_variables_initializer())
-        builder = v1.saved_model.Builder(str(path))
-        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
-        builder.save()
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +222,25 @@ def test_several_are_of_one_model(server, make_spec):
         stub.MultiInference(request, timeout=DEADLINE)
     message = "All ModelSpecs in a MultiInferenceRequest must access the same model name."
     assert (raised.value.code(), raised.value.details()) == (CODES.INVALID_ARGUMENT, message)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_several_asked_by_the_client(server, kind):
+    def use(client):
+        sent = [{"x": x} for x in X]
+        return client.multi_inference(sent, classify=["both", "classes"], regress=["numbers"])
+
+    found = with_client(kind, server.address, use, version=5)
+    assert found == Inferences(
+        {
+            "both": [[ClassScore("up", 2 * x), ClassScore("down", -2 * x)] for x in X],
+            "classes": [[ClassScore("up", 0), ClassScore("down", 0)] for x in X],
+        },
+        {"numbers": [2 * x for x in X]},
+        version=5,
+    )
+    with pytest.raises(ValueError, match="no signature is named"):
+        with_client(kind, server.address, lambda client: client.multi_inference([{"x": 1.0}]))
 
 
 def test_batched_as_well_as_alone(server, ask):

@@ -14,6 +14,8 @@ from serving import query as program
 from serving.client import Client, Tls
 from serving.connection import Connection
 from serving.messages import predict_pb2
+from serving.model_config import ModelConfig, VersionPolicy
+from serving.repository import LoadPolicy
 
 DEADLINE = 60
 SPELLED = "déjà vu, encore"
@@ -176,6 +178,48 @@ def test_what_other_models_answer(query, arguments, outputs, shown, result):
     assert json.loads(lines[-1]) == {"model": "model", "version": 5, **result}
 
 
+@pytest.fixture(scope="module")
+def versions(serve, publish, exports, tmp_path_factory):
+    """Versions 3 and 4 of the fake language model, labelled, on a unix socket; its address."""
+    folder = tmp_path_factory.mktemp("versions")
+    for number in (3, 4):
+        publish(exports["language"], folder / "base", number)
+    model = ModelConfig("model", str(folder / "base"), VersionPolicy(latest=2), {"old": 3, "new": 4})
+    policy = LoadPolicy(poll_seconds=0.02, allow_unavailable_labels=True)
+    serve(folder / "base", models=[model], policy=policy, grpc_socket_path=str(folder / "socket"))
+    return f"unix:{folder / 'socket'}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "version"), [([], 4), (["--version=3"], 3), (["--label=old"], 3), (["--label=new"], 4)]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["score", "--text=four"],
+        ["generate", "--prompt="],
+        ["generate", "--prompt=", "--stream"],
+        ["metadata"],
+    ],
+)
+def test_which_version_is_asked(query, versions, command, arguments, version):
+    code, lines, err = query(*command, *arguments, f"--server={versions}")
+    assert (code, err) == (0, "")
+    assert json.loads(lines[-1])["version"] == version
+
+
+def test_status_of_a_version(query, versions):
+    code, lines, err = query("status", "--version=3", f"--server={versions}")
+    assert (code, lines[:-1], err) == (0, ["model version 3 is AVAILABLE"], "")
+
+
+def test_bench_over_a_unix_socket(query, versions):
+    arguments = ("--text=four", "--seconds=0.2", f"--server={versions}", "--version=3")
+    code, lines, _ = query("bench", "score", *arguments)
+    assert code == 0
+    assert json.loads(lines[-1])["requests"] > 0
+
+
 def test_a_token_from_a_file(query, tmp_path):
     (tmp_path / "token").write_text("open-sesame\n")
     with Stub({PREDICT: lambda *_: answering(embedding=np.zeros([1, 1], np.float32))}) as stub:
@@ -231,7 +275,14 @@ def test_certificates_from_files(query, tmp_path, monkeypatch):
         (["generate", "--prompt=a", "--seed=-1"], 2, "seed"),
         (["generate", "--prompt=a", "--timeout_s=0"], 2, "timeout_s"),
         (["generate", "--prompt=a", "--promt=b"], 2, "promt"),
-        (["status", "--server=localhost"], 2, "--server=localhost is not HOST:PORT"),
+        (["status", "--server=localhost"], 2, "--server=localhost is not HOST:PORT, nor unix:/PATH"),
+        (["status", "--server=unix:"], 2, "--server=unix: is not HOST:PORT, nor unix:/PATH"),
+        (["score", "--text=a", "--version=-1"], 2, "version"),
+        (["score", "--text=a", "--version=1", "--label=b"], 2, "--version and --label are two ways"),
+        (["score", "--text=a", "--version=9"], 1, "does not serve that version of the model 'model'; "),
+        (["status", "--version=9"], 1, "(Could not find version 9 of model model)"),
+        (["score", "--text=a", "--label=b"], 1, "Unrecognized servable version label: b"),
+        (["bench", "score", "--text=a", "--version=9"], 1, "does not serve that version"),
         (["status", "--model=nobody"], 1, "does not serve the model 'nobody'; is --model right?"),
         (["generate", "--prompt=a", "--model=nobody"], 1, "does not serve the model 'nobody'"),
         (["generate", "--prompt=a", "--top_k=3"], 1, "refused: INVALID_ARGUMENT: "),
@@ -249,6 +300,7 @@ def test_certificates_from_files(query, tmp_path, monkeypatch):
         ),
         (["reload", f"--model_config_file={__file__}"], 1, "Error parsing text-format"),
         (["models", "--rest_server=localhost"], 2, "--rest_server=localhost is not HOST:PORT"),
+        (["models", "--rest_server=unix:/a"], 2, "--rest_server=unix:/a is not HOST:PORT"),
         (["status", "--retries=5"], 2, "retries"),
         (["status", "--bearer_token_file=/no/where"], 1, "(--bearer_token_file=/no/where)"),
         (
