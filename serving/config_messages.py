@@ -10,14 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+
+from serving.descriptors import add_message
 
 _PACKAGE = "tensorflow.serving"
-_SCALARS = {
-    "bool": FieldDescriptorProto.TYPE_BOOL,
-    "int64": FieldDescriptorProto.TYPE_INT64,
-    "string": FieldDescriptorProto.TYPE_STRING,
-}
 _FIELDS = {
     "SSLConfig": "server_key:string=1 server_cert:string=2 custom_ca:string=3 client_verify:bool=4",
     "PrometheusConfig": "enable:bool=1 path:string=2",
@@ -36,22 +32,6 @@ _FIELDS = {
 }
 
 
-def _describe(message: descriptor_pb2.DescriptorProto, fields: str) -> None:
-    """Fields are written NAME:TYPE=NUMBER, those that repeat TYPE*."""
-    for field in fields.split():
-        name, rest = field.split(":")
-        kind, number = rest.split("=")
-        described = message.field.add(name=name, number=int(number))
-        repeated = kind.endswith("*")
-        described.label = (
-            FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
-        )
-        scalar = _SCALARS.get(kind.rstrip("*"))
-        described.type = scalar or FieldDescriptorProto.TYPE_MESSAGE
-        if scalar is None:
-            described.type_name = f".{kind}"
-
-
 def _file() -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(
         name="tensorflow_serving/config_files.proto",
@@ -60,7 +40,7 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
         dependency=[wrappers_pb2.DESCRIPTOR.name],
     )
     for name, fields in _FIELDS.items():
-        _describe(file.message_type.add(name=name), fields)
+        add_message(file.message_type, name, fields)
     return file
 
 

@@ -32,16 +32,18 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from absl import logging
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from serving import (
     completions,
     config_files,
+    descriptors,
     event_streams,
     generation,
     listening,
     logs,
     options,
+    profiler_messages,
     program,
     rest,
     rpc,
@@ -55,6 +57,7 @@ from serving.messages import model_service_pb2, prediction_service_pb2
 from serving.metrics import Metrics
 from serving.options import ServerOptions
 from serving.prediction import PredictionService
+from serving.profiling import ProfilerService
 from serving.replay import replay
 from serving.repository import Repository
 from serving.versions import Servable
@@ -112,13 +115,14 @@ class ModelServer:
         )
         management = ModelService(self.repository, options.reloadable_base_paths)
         self._grpc = listening.grpc_server(options)
-        self._add_services(
-            {
-                _service(prediction_service_pb2): prediction,
-                _service(model_service_pb2): management,
-                generation.SERVICE: GenerationService(self._generator),
-            },
-        )
+        services: dict[Any, object] = {
+            _service(prediction_service_pb2): prediction,
+            _service(model_service_pb2): management,
+            generation.SERVICE: GenerationService(self._generator),
+        }
+        if options.profiler_service:
+            services[profiler_messages.SERVICE] = ProfilerService()
+        self._add_services(services)
         self.port = listening.bind_grpc(self._grpc, options)
         if options.rest_api_port is not None:
             application = rest.application(
@@ -131,11 +135,12 @@ class ModelServer:
         self._grpc.add_generic_rpc_handlers(
             tuple(rpc.handler(service, servicer, observe, seconds) for service, servicer in services.items())
         )
-        names = [service.full_name for service in services]
+        described = [*services, _service(reflection_pb2)]
         if self._options.health_service:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-            names.append(health.SERVICE_NAME)
-        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._grpc)
+            described.append(_service(health_pb2))
+        pool = descriptors.pool(service.file for service in described)
+        reflection.enable_server_reflection([service.full_name for service in described], self._grpc, pool)
 
     def _rest_settings(self) -> rest.Settings:
         options = self._options
