@@ -31,6 +31,7 @@ class LanguageModel(TaskModel):
         embedding_dropout: share of the words whose embeddings are dropped, the same ones in a whole
             batch (Gal and Ghahramani 2016, arXiv:1512.05287).
         activation_regularization, temporal_activation_regularization: see `regularization`.
+        output_layer, output_options: a name of zoo.heads.HEADS, and further arguments of that class.
         tie_embeddings: the output layer uses the input embedding.
         separate_texts: the training texts were examples of their own, not one continuous text.
 
@@ -41,7 +42,8 @@ class LanguageModel(TaskModel):
     STARTS_FROM_OTHERS = True
     OPTIONS = (
         *("embedding_size", "output_dropout", "embedding_dropout", "activation_regularization"),
-        *("temporal_activation_regularization", "tie_embeddings", "separate_texts"),
+        *("temporal_activation_regularization", "output_layer", "output_options", "tie_embeddings"),
+        "separate_texts",
     )
 
     def __init__(
@@ -55,6 +57,8 @@ class LanguageModel(TaskModel):
         embedding_dropout: float = 0.0,
         activation_regularization: float = 0.0,
         temporal_activation_regularization: float = 0.0,
+        output_layer: str = "full",
+        output_options: Mapping[str, Any] | None = None,
         tie_embeddings: bool = False,
         separate_texts: bool = False,
         **stack_options: Any,
@@ -74,7 +78,9 @@ class LanguageModel(TaskModel):
         self.stack = options.stack(cells, size)
         self.output_dropout = options.output_dropout(output_dropout, options.locked_dropout)
         tied_to = self.embedding if tie_embeddings else None
-        self.head = options.softmax(tokenizer.vocabulary_size, self.stack.output_size, tied_to)
+        self.head = options.softmax(
+            tokenizer.vocabulary_size, self.stack.output_size, tied_to, output_layer, output_options
+        )
         self.perplexity = Perplexity()
         self.built = True
 
