@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 # Logits computed at once; 2^25 floats are 128 MiB.
@@ -27,6 +28,7 @@ class OutputLayer(keras.layers.Layer):
     """
 
     CAN_BE_TIED = False
+    needs_counts = False  # whether it is to know how frequent the words are, by `set_counts`
 
     def __init__(
         self,
@@ -51,6 +53,10 @@ class OutputLayer(keras.layers.Layer):
 
     def log_prob(self, hidden: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """log P(targets[n] | hidden[n]), in nats: [tokens, units], [tokens] -> [tokens]."""
+        raise NotImplementedError
+
+    def set_counts(self, counts: np.ndarray) -> None:
+        """How often each word occurs in the training data, [vocabulary]."""
         raise NotImplementedError
 
     def add_matrix(self, name: str, rows: int, columns: int) -> keras.Variable:

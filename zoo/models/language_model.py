@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from zoo.metrics import Perplexity, unigram_perplexity
 from zoo.models import language_model_serving
 from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
 from zoo.models.stack_options import StackOptions, unit_variance
-from zoo.text import TOKENIZERS, Tokenizer
+from zoo.text import TOKENIZERS, Tokenizer, batched
+from zoo.vocabulary import count
 
 
 class LanguageModel(TaskModel):
@@ -86,7 +88,16 @@ class LanguageModel(TaskModel):
 
     @classmethod
     def learn(cls, records, options, source=None):
-        return cls._made(learn_tokenizer(records, options, source), options)
+        model = cls._made(learn_tokenizer(records, options, source), options)
+        if model.head.needs_counts:
+            model.head.set_counts(model._target_counts(records))
+        return model
+
+    def _target_counts(self, records):
+        """How often each token is to be predicted, [vocabulary]."""
+        texts = batched(records.map(lambda record: record["text"]))
+        counts = count(texts.map(lambda text: self.features({"text": text})["targets"].flat_values))
+        return np.array([counts[token] for token in range(self.tokenizer.vocabulary_size)])
 
     @classmethod
     def restore(cls, options, assets):
