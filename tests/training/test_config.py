@@ -78,7 +78,7 @@ class TestPrecedence:
 
     def test_every_field_is_a_flag(self, configured):
         starts = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
-        text = {"cell_options": "seed=1", "output_options": "samples=5", **dict.fromkeys(starts, "identity")}
+        text = {"cell_options": "seed=1", "output_options": "order=5", **dict.fromkeys(starts, "identity")}
         numbers = {"int": 3, "float": 0.25}
         given = {}
         for name, field in FIELDS.items():

@@ -3,6 +3,9 @@
 from zoo.heads.adaptive import AdaptiveSoftmax
 from zoo.heads.base import OutputLayer
 from zoo.heads.full import FullSoftmax
+from zoo.heads.hierarchical import HierarchicalSoftmax
+from zoo.heads.maxent import MaximumEntropy
+from zoo.heads.mixture import MixtureOfSoftmaxes
 from zoo.heads.sampled import BlackOut, NoiseContrastive, SampledSoftmax
 
 HEADS: dict[str, type[OutputLayer]] = {
@@ -11,6 +14,9 @@ HEADS: dict[str, type[OutputLayer]] = {
     "sampled": SampledSoftmax,
     "nce": NoiseContrastive,
     "blackout": BlackOut,
+    "mixture": MixtureOfSoftmaxes,
+    "hierarchical": HierarchicalSoftmax,
+    "maxent": MaximumEntropy,
 }
 
 __all__ = [
@@ -18,6 +24,9 @@ __all__ = [
     "AdaptiveSoftmax",
     "BlackOut",
     "FullSoftmax",
+    "HierarchicalSoftmax",
+    "MaximumEntropy",
+    "MixtureOfSoftmaxes",
     "NoiseContrastive",
     "OutputLayer",
     "SampledSoftmax",

@@ -92,7 +92,7 @@ class AdaptiveSoftmax(OutputLayer):
     def _projected(self, hidden, index: int):
         return tf.matmul(hidden, tf.convert_to_tensor(self.projections[index]), transpose_b=True)
 
-    def call(self, hidden):
+    def call(self, hidden, history=None):
         rows, shape = rows_and_shape(hidden)
         head = tf.nn.log_softmax(logits_of(rows, *self._head()))
         parts = [head[:, : self.shortlist]]
@@ -101,7 +101,7 @@ class AdaptiveSoftmax(OutputLayer):
             parts.append(head[:, self.shortlist + index, tf.newaxis] + within)
         return tf.reshape(tf.concat(parts, 1), tf.concat([shape, [self.vocabulary_size]], 0))
 
-    def loss(self, hidden, targets, weights):
+    def loss(self, hidden, targets, weights, history=None):
         """sum_n weights[n] * -log P(targets[n] | hidden[n]), in nats."""
         total = softmax_loss(hidden, self._head_targets(targets), weights, *self._head())
         for index, (members, part, within) in enumerate(self._members(hidden, targets)):
@@ -109,7 +109,7 @@ class AdaptiveSoftmax(OutputLayer):
             total += softmax_loss(part, within, weight, *self._cluster(index), in_a_loop=True)
         return total
 
-    def log_prob(self, hidden, targets):
+    def log_prob(self, hidden, targets, history=None):
         log_prob = softmax_log_prob(hidden, self._head_targets(targets), *self._head())
         for index, (members, part, within) in enumerate(self._members(hidden, targets)):
             of_members = softmax_log_prob(part, within, *self._cluster(index))

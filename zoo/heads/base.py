@@ -18,6 +18,9 @@ class OutputLayer(keras.layers.Layer):
     Ids are taken to fall in frequency, as those of the tokenizers do. Called with hidden [..., units] it
     gives logits [..., vocabulary], whose softmax is P; where P is no softmax of anything, its logarithm.
 
+    Where `history_size` is not 0, all methods need `history`, int32 [..., history_size] beside hidden: the
+    words before the one that is predicted, the last one last.
+
     Args:
         vocabulary_size: how many words there are.
         tied_to: the input embedding, where its weights are the output's, too.
@@ -28,6 +31,7 @@ class OutputLayer(keras.layers.Layer):
     """
 
     CAN_BE_TIED = False
+    history_size = 0
     needs_counts = False  # whether it is to know how frequent the words are, by `set_counts`
 
     def __init__(
@@ -44,14 +48,20 @@ class OutputLayer(keras.layers.Layer):
         self.tied_to = tied_to
         self.initializer = keras.initializers.get(initializer)
 
-    def loss(self, hidden: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    def loss(
+        self,
+        hidden: tf.Tensor,
+        targets: tf.Tensor,
+        weights: tf.Tensor,
+        history: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """What training minimizes: a sum over tokens, each of its weight, in nats.
 
         hidden [tokens, units], targets and weights [tokens].
         """
         raise NotImplementedError
 
-    def log_prob(self, hidden: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    def log_prob(self, hidden: tf.Tensor, targets: tf.Tensor, history: tf.Tensor | None = None) -> tf.Tensor:
         """log P(targets[n] | hidden[n]), in nats: [tokens, units], [tokens] -> [tokens]."""
         raise NotImplementedError
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import keras
 import tensorflow as tf
 
@@ -24,16 +26,16 @@ class FullSoftmax(OutputLayer):
     def _weights(self) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.convert_to_tensor(self.embedding), tf.convert_to_tensor(self.bias)
 
-    def call(self, hidden):
+    def call(self, hidden, history=None):
         rows, shape = rows_and_shape(hidden)
         embedding, bias = self._weights()
         return tf.reshape(logits_of(rows, embedding, bias), tf.concat([shape, [self.vocabulary_size]], 0))
 
-    def loss(self, hidden, targets, weights):
+    def loss(self, hidden, targets, weights, history=None):
         """sum_n weights[n] * -log P(targets[n] | hidden[n]), in nats."""
         return softmax_loss(hidden, targets, weights, *self._weights())
 
-    def log_prob(self, hidden, targets):
+    def log_prob(self, hidden, targets, history=None):
         return softmax_log_prob(hidden, targets, *self._weights())
 
 
@@ -52,59 +54,94 @@ def softmax_loss(
 ) -> tf.Tensor:
     """sum_n weights[n] * -log softmax(E hidden[n] + b)[targets[n]], differentiable in hidden, E and b.
 
-    The gradient is computed along with the loss, chunk by chunk, so no [tokens, words] tensor outlives
-    its chunk. Where the number of tokens is not known beforehand that takes a loop, which XLA cannot
-    compile; without one they are one chunk.
+    The gradient is computed along with the loss, chunk by chunk: see `differentiated_by_chunks`.
+    """
+    rows = chunk_rows(embedding.shape[0])
+    return differentiated_by_chunks(
+        _chunk_loss, rows, [hidden], [targets, weights], [embedding, bias], in_a_loop
+    )
+
+
+def differentiated_by_chunks(
+    chunk_loss: Callable[..., Sequence[tf.Tensor]],
+    rows: int,
+    of_tokens: Sequence[tf.Tensor],
+    constant: Sequence[tf.Tensor],
+    shared: Sequence[tf.Tensor],
+    in_a_loop: bool = False,
+) -> tf.Tensor:
+    """A loss whose gradient is computed along with it, for so many rows at once: no logits outlive a chunk.
+
+    `chunk_loss` of rows of `of_tokens` and `constant`, [tokens, ...], and of `shared` gives the loss and its
+    gradients with respect to `of_tokens` and `shared`. Where the number of tokens is not known beforehand,
+    chunks take a loop, which XLA cannot compile; without one they are a single chunk.
     """
 
     @tf.custom_gradient
-    def run(hidden, embedding, bias):
+    def run(*inputs):
+        of_tokens, shared = inputs[:count], inputs[count:]
         of_chunks = _in_a_loop if in_a_loop else _one_after_the_other
-        total, *gradients = of_chunks(hidden, targets, weights, embedding, bias)
+        total, *gradients = of_chunks(
+            lambda part: chunk_loss(*(tensor[part] for tensor in (*of_tokens, *constant)), *shared),
+            rows,
+            of_tokens,
+            shared,
+        )
         return total, lambda upstream: [upstream * gradient for gradient in gradients]
 
-    return run(hidden, embedding, bias)
+    count = len(of_tokens)
+    return run(*of_tokens, *shared)
 
 
-def _one_after_the_other(hidden, targets, weights, embedding, bias):
+def _one_after_the_other(chunk, rows, of_tokens, shared):
     total: tf.Tensor = 0.0
     gradients: list[tf.Tensor] = []
-    for start, size in _static_chunks(hidden, chunk_rows(embedding.shape[0])):
-        part = slice(start, start + size)
+    for start, size in _static_chunks(of_tokens[0], rows):
         with tf.control_dependencies(gradients):  # the logits of one chunk at a time
-            nats, *chunk = _chunk_loss(hidden[part], targets[part], weights[part], embedding, bias)
+            nats, *more = chunk(slice(start, start + size))
         total += nats
-        gradients = _joined(gradients, chunk) if gradients else chunk
+        gradients = _joined(gradients, more, len(of_tokens)) if gradients else more
     return [total, *gradients]
 
 
-def _static_chunks(hidden, rows):
+def _static_chunks(tokens, rows):
     """(start, size) of each chunk; one chunk where the number of tokens is not known beforehand."""
-    tokens = hidden.shape[0]
-    if tokens is None:
-        return [(0, tf.shape(hidden)[0])]
-    return [(start, min(rows, tokens - start)) for start in range(0, max(tokens, 1), rows)]
+    count = tokens.shape[0]
+    if count is None:
+        return [(0, tf.shape(tokens)[0])]
+    return [(start, min(rows, count - start)) for start in range(0, max(count, 1), rows)]
 
 
-def _in_a_loop(hidden, targets, weights, embedding, bias):
-    rows = chunk_rows(embedding.shape[0])
-    count = tf.shape(hidden)[0]
+def _in_a_loop(chunk, rows, of_tokens, shared):
+    count = tf.shape(of_tokens[0])[0]
 
-    def chunk(start, total, *gradients):
-        part = slice(start, start + rows)
-        nats, *more = _chunk_loss(hidden[part], targets[part], weights[part], embedding, bias)
-        return [start + rows, total + nats, *_joined(gradients, more)]
+    def body(start, total, *gradients):
+        nats, *more = chunk(slice(start, start + rows))
+        return [start + rows, total + nats, *_joined(gradients, more, len(of_tokens))]
 
-    nothing = [tf.zeros([], hidden.dtype), hidden[:0], tf.zeros_like(embedding), tf.zeros_like(bias)]
-    shapes = [tf.TensorShape([]), tf.TensorShape([None, hidden.shape[1]]), embedding.shape, bias.shape]
+    total = tf.zeros([], of_tokens[0].dtype)
+    gradients = [*(tensor[:0] for tensor in of_tokens), *map(tf.zeros_like, shared)]
+    shapes = [
+        *(tf.TensorShape([None, *tensor.shape[1:]]) for tensor in of_tokens),
+        *(t.shape for t in shared),
+    ]
     _, *result = tf.while_loop(
         lambda start, *_: start < count,
-        chunk,
-        [0, *nothing],
-        shape_invariants=[tf.TensorShape([]), *shapes],
+        body,
+        [0, total, *gradients],
+        shape_invariants=[tf.TensorShape([]), tf.TensorShape([]), *shapes],
         parallel_iterations=1,
     )
     return result
+
+
+def _joined(gradients, chunk, of_tokens):
+    """Those with respect to tokens, the first of them, side by side; those of all chunks' weights summed."""
+    pairs = list(zip(gradients, chunk, strict=True))
+    return [
+        *(tf.concat(pair, 0) for pair in pairs[:of_tokens]),
+        *(first + second for first, second in pairs[of_tokens:]),
+    ]
 
 
 def _chunk_loss(hidden, targets, weights, embedding, bias):
@@ -149,11 +186,6 @@ def _nats(hidden, targets, logits, expected, observed, bias):
         return log_normalizer - tf.reduce_sum(hidden * observed, -1) - tf.gather(bias, targets)
 
     return tf.cond(tf.reduce_all(probability > 1e-30), lambda: -tf.math.log(probability), by_logit)
-
-
-def _joined(gradients, chunk):
-    d_hidden, d_embedding, d_bias = gradients
-    return [tf.concat([d_hidden, chunk[0]], 0), d_embedding + chunk[1], d_bias + chunk[2]]
 
 
 def softmax_log_prob(

@@ -149,7 +149,7 @@ class SampledSoftmax(SampledLoss):
     def draw(self):
         return self.without_replacement()
 
-    def loss(self, hidden, targets, weights):
+    def loss(self, hidden, targets, weights, history=None):
         sample = self.draw()
         own, others = self.logits_of_sample(hidden, targets, sample.ids)
         is_target = targets[:, tf.newaxis] == sample.ids
@@ -177,7 +177,7 @@ class NoiseContrastive(SampledLoss):
         start = keras.initializers.Constant(-np.log(size))
         return self.add_weight(name=name, shape=(size,), initializer=start)
 
-    def loss(self, hidden, targets, weights):
+    def loss(self, hidden, targets, weights, history=None):
         sample = self.draw()
         own, noise = self.logits_of_sample(hidden, targets, sample.ids)
         nats = tf.nn.softplus(sample.log_expected(targets) - own)
@@ -202,7 +202,7 @@ class BlackOut(SampledLoss):
     def draw(self):
         return self.with_replacement()
 
-    def loss(self, hidden, targets, weights):
+    def loss(self, hidden, targets, weights, history=None):
         sample = self.draw()
         own, others = self.logits_of_sample(hidden, targets, sample.ids)
         own -= sample.log_expected(targets)
