@@ -52,10 +52,7 @@ class MaximumEntropy(HierarchicalSoftmax):
             raise ValueError(f"buckets={buckets}: there must be at least one")
         self.order = int(order)
         self.buckets = int(buckets)
-
-    @property
-    def history_size(self):
-        return self.order - 1
+        self.history_size = self.order - 1
 
     def build(self, hidden_shape):
         super().build(hidden_shape)

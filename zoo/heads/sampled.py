@@ -61,11 +61,8 @@ class SampledLoss(FullSoftmax):
         self.samples = int(samples)
         self.alpha = alpha
         self.proposal = proposal
+        self.needs_counts = proposal == "unigram"
         self.seed_generator = keras.random.SeedGenerator()
-
-    @property
-    def needs_counts(self):
-        return self.proposal == "unigram"
 
     def build(self, hidden_shape):
         super().build(hidden_shape)
@@ -140,8 +137,8 @@ class SampledSoftmax(SampledLoss):
         loss = -u_w + log(exp(u_w) + sum of exp(u_j) / E_j over the words j of a sample S but w)
 
     of the target w, u = E h + b, and E_j the chance of j to be in the sample (Jean et al. 2015,
-    arXiv:1412.2007; the target itself is no sample, as in Blanc and Rendle 2018, arXiv:1712.00527,
-    eq. 2). The sum is unbiased, so the loss is about -log P, and just that where all words are samples.
+    arXiv:1412.2007; the target itself is no sample, as in Blanc and Rendle 2018, arXiv:1712.00527). The
+    sum is unbiased, so the loss is about -log P, and just that where all words are samples.
 
     Differs from the paper: the sample is without replacement, not of one part of the corpus.
     """
@@ -166,7 +163,7 @@ class NoiseContrastive(SampledLoss):
         loss = -log sigma(u_w - log E_w) - sum of log sigma(log E_j - u_j) over a sample of k words j
 
     with E_j = k Q(j), how often j is expected as noise (Gutmann and Hyvarinen 2010; for language models Mnih
-    and Teh 2012, arXiv:1206.6426, eq. 10). It takes exp(u) for the probability, so training brings the
+    and Teh 2012, arXiv:1206.6426). It takes exp(u) for the probability, so training brings the
     normalizers near 1, where the biases of -log(vocabulary) let them start. Not comparable with -log P.
     """
 
@@ -192,7 +189,7 @@ class BlackOut(SampledLoss):
         p_i  = exp(u_i) / Q(i) / sum of exp(u_j) / Q(j) over the target w and a sample S of words
         loss = -log p_w - sum of log(1 - p_j) over the words j of S
 
-    (Ji et al. 2016, arXiv:1511.06909, eqs. 4 to 6.) Not comparable with -log P. As the sample grows, its
+    (Ji et al. 2016, arXiv:1511.06909.) Not comparable with -log P. As the sample grows, its
     gradients become those of -log P.
 
     Differs from the paper: the sample, shared by the batch, may have a token's target, too. Without it the
