@@ -59,6 +59,15 @@ def test_clusters_are_the_smaller_the_rarer():
     assert head.head_embedding.shape == (103, 32)
 
 
+def test_projections_keep_the_length_of_what_they_read():
+    head = AdaptiveSoftmax(1000, cutoffs="100/300", initializer="zeros")
+    head.build((None, 256))
+    hidden = np.random.default_rng(1).normal(size=(500, 256)).astype(np.float32)
+    for projection in head.projections:
+        lengths = np.linalg.norm(hidden @ projection.numpy().T, axis=1) / np.linalg.norm(hidden, axis=1)
+        assert np.sqrt(np.mean(lengths**2)) == pytest.approx(1, rel=0.1)
+
+
 def test_what_has_no_vector_a_word_cannot_be_tied():
     embedding = keras.layers.Embedding(VOCABULARY, UNITS)
     with pytest.raises(ValueError, match="AdaptiveSoftmax has no vector a word"):

@@ -22,6 +22,7 @@ class AdaptiveSoftmax(OutputLayer):
         V_i              [units / factor^i, units]
 
     (Grave et al. 2017, arXiv:1609.04309.) The loss computes a cluster for those tokens only that are in it.
+    The V_i start normal, of the variance 1 / rows, whatever the initializer.
 
     Args:
         cutoffs: the ids that clusters begin at, ascending, also written as "2000/10000"; by default
@@ -76,7 +77,11 @@ class AdaptiveSoftmax(OutputLayer):
         self.projections, self.cluster_embeddings, self.cluster_biases = [], [], []
         for index, (first, end) in enumerate(self.clusters, 1):
             size = max(1, round(units / self.factor**index))
-            self.projections.append(self.add_matrix(f"projection_{index}", size, units))
+            # It keeps the length of h, on average, or else what is learned of rare words comes slowly.
+            start = keras.initializers.RandomNormal(0.0, size**-0.5)
+            self.projections.append(
+                self.add_weight(name=f"projection_{index}", shape=(size, units), initializer=start)
+            )
             self.cluster_embeddings.append(self.add_matrix(f"embedding_{index}", end - first, size))
             self.cluster_biases.append(self.add_bias(f"bias_{index}", end - first))
 
