@@ -58,11 +58,14 @@ def batches(ids: np.ndarray):
             yield window[:, :-1].copy(), window[:, 1:].copy()
 
 
-def zoo_step(size: int, units: int, layers: int, ids: np.ndarray):
+def zoo_step(size: int, units: int, layers: int, ids: np.ndarray, **options):
+    """`options` are further ones of the language model."""
     keep_freed_memory()
     data = batches(ids)
     words = tuple(f" {index}".encode() for index in range(size))
-    model = LanguageModel(Whitespace(words), cell="lstm", units=units, layers=layers)
+    model = LanguageModel(Whitespace(words), cell="lstm", units=units, layers=layers, **options)
+    if model.head.needs_counts:
+        model.head.set_counts(np.bincount(ids, minlength=size))
     config = Config(optimizer="sgd", learning_rate=RATE, global_clipnorm=CLIP, state_reset=0.0)
     optimizer = make_optimizer(config)
     optimizer.build(model.trainable_variables)

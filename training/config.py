@@ -7,7 +7,6 @@ is given.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +15,12 @@ import keras
 from absl import flags
 
 from serving.program import UserError
+from training.layer_options import check_options
 from training.presets import PRESETS
 from training.task_defaults import TASK_DEFAULTS
 from zoo.attention import ATTENTIONS
-from zoo.cells import CELLS, Cell
+from zoo.cells import CELLS
+from zoo.heads import HEADS
 from zoo.models import TASKS
 from zoo.pooling import POOLINGS
 from zoo.skips import SKIPS
@@ -92,6 +93,10 @@ class Config:
         0, "Size of each direction of a tagger's RNN over the characters of a word; 0: none.", at_least=0
     )
     crf: bool = _field(True, "A tagger judges all tags of a sequence together, not each by itself.")
+    output_layer: str = _field("full", "The output layer of a language model.", tuple(HEADS))
+    output_options: str = _field(
+        "", "Further options of the output layer, such as cutoffs=2000/10000 of an adaptive one."
+    )
     tie_embeddings: bool = _field(False, "Use the input embedding as the output layer's weights, too.")
     dropout: float = _field(
         0.0, "Share of values dropped between layers, none through time.", at_least=0, below=1
@@ -225,7 +230,8 @@ class Config:
             _check(field, getattr(self, field.name))
         for name in ("kernel_initializer", "recurrent_initializer", "bias_initializer"):
             _check_initializer(name, getattr(self, name))
-        _check_cell_options(CELLS[self.cell], parse_cell_options(self.cell_options))
+        check_options("cell_options", self.cell_options, CELLS[self.cell])
+        check_options("output_options", self.output_options, HEADS[self.output_layer])
 
 
 # Fields that a resumed run may change: how long it goes on, and where things lie.
@@ -247,46 +253,6 @@ def _check_initializer(name: str, value: str) -> None:
         keras.initializers.get(value or None)
     except ValueError:
         raise UserError(f"--{name}={value}: no Keras initializer has this name") from None
-
-
-def parse_cell_options(text: str) -> dict[str, Any]:
-    """ "activation=tanh,forget_bias=0" -> {"activation": "tanh", "forget_bias": 0.0}."""
-    options: dict[str, Any] = {}
-    for word in filter(None, text.split(",")):
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise UserError(f"--cell_options={text}: expected NAME=VALUE[,NAME=VALUE...]")
-        try:
-            options[name] = float(value)
-        except ValueError:
-            options[name] = {"true": True, "false": False}.get(value.lower(), value)
-    return options
-
-
-def _check_cell_options(cell: type[Cell], options: Mapping[str, Any]) -> None:
-    known = _cell_options(cell)
-    for name, value in options.items():
-        said = f"--cell_options={name}={value}"
-        if name not in known:
-            raise UserError(f"{said}: {cell.__name__} has {', '.join(sorted(known))}")
-        kind, is_number = known[name].split(" ")[0], isinstance(value, float)
-        if kind == "bool" and not isinstance(value, bool):
-            raise UserError(f"{said}: must be true or false")
-        if kind == "float" and not is_number:
-            raise UserError(f"{said}: must be a number")
-        if kind == "int" and not (is_number and value.is_integer()):
-            raise UserError(f"{said}: must be a whole number")
-
-
-def _cell_options(cell: type[Cell]) -> dict[str, str]:
-    """What the cell's class and its base classes take beside `units`, and the types they say it has."""
-    return {
-        name: str(parameter.annotation)
-        for kind in cell.__mro__
-        if issubclass(kind, Cell)
-        for name, parameter in inspect.signature(kind.__init__).parameters.items()
-        if parameter.default is not parameter.empty
-    }
 
 
 DATA_FIELDS = (

@@ -24,8 +24,9 @@ from tensorflow.python.framework import config as tf_config  # what switches det
 
 from serving import program
 from serving.program import UserError
-from training.config import RESUMABLE, Config, config_from_flags, define_flags, parse_cell_options
+from training.config import RESUMABLE, Config, config_from_flags, define_flags
 from training.datasets import open_dataset
+from training.layer_options import parse_options
 from training.loop import Trainer
 from training.pipeline import Batches, make_batches
 from training.transfer import start_from
@@ -102,7 +103,7 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
         return restore_model(model_dir, written)
     options = {
         **settings,
-        "cell_options": parse_cell_options(config.cell_options),
+        **{name: parse_options(name, settings[name]) for name in ("cell_options", "output_options")},
         "separate_texts": not dataset.stream,
     }
     records, task = dataset.load("train"), TASKS[config.task]

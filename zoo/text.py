@@ -97,7 +97,7 @@ class Tokenizer(tf.Module):
         Raises:
             ValueError: the corpus is empty, or the size leaves no room for the special tokens.
         """
-        counts = cls._count(_batched(texts))
+        counts = cls._count(batched(texts))
         if not counts:
             raise ValueError("there is no text to learn a vocabulary from")
         if vocabulary_size and vocabulary_size < 2:
@@ -268,7 +268,7 @@ class Subwords(Tokenizer):
         sentencepiece.set_random_generator_seed(1)
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=_sentences(_batched(texts)),
+                sentence_iterator=_sentences(batched(texts)),
                 model_writer=model,
                 vocab_size=vocabulary_size or cls.default_size,
                 user_defined_symbols=["\n", *cls._escapes.values()],
@@ -298,7 +298,8 @@ _SENTENCEPIECE: dict[str, Any] = {
 _SENTENCE = re.compile(r"[^\n]{1,500}(?= |\n|\Z)|[^\n]{500}")
 
 
-def _batched(texts: tf.data.Dataset) -> tf.data.Dataset:
+def batched(texts: tf.data.Dataset) -> tf.data.Dataset:
+    """Strings [n], of string scalars or of batches already."""
     return texts.batch(64) if texts.element_spec.shape.rank == 0 else texts
 
 

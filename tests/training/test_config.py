@@ -7,7 +7,8 @@ from absl import flags
 
 from serving.program import UserError
 from training import config, train
-from training.config import Config, define_flags, make_config, parse_cell_options
+from training.config import Config, define_flags, make_config
+from training.layer_options import parse_options
 from training.presets import PRESETS
 from training.task_defaults import TASK_DEFAULTS
 from zoo.cells import CELLS
@@ -77,7 +78,7 @@ class TestPrecedence:
 
     def test_every_field_is_a_flag(self, configured):
         starts = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
-        text = {"cell_options": "seed=1", **dict.fromkeys(starts, "identity")}
+        text = {"cell_options": "seed=1", "output_options": "order=5", **dict.fromkeys(starts, "identity")}
         numbers = {"int": 3, "float": 0.25}
         given = {}
         for name, field in FIELDS.items():
@@ -194,7 +195,7 @@ class TestComplaints:
     ],
 )
 def test_cell_options(text, options):
-    parsed = parse_cell_options(text)
+    parsed = parse_options("cell_options", text)
     assert parsed == options
     assert {name: type(value) for name, value in parsed.items()} == {
         name: type(value) for name, value in options.items()

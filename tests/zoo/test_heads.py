@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 from oracles import log_softmax
 
-from zoo import heads
-from zoo.heads import FullSoftmax
+from zoo.heads import FullSoftmax, base
 
 TOKENS, UNITS, VOCABULARY = 7, 3, 11
 
@@ -43,7 +42,7 @@ def batch():
 
 @pytest.fixture(params=[1, 3, 7, 100], ids=lambda rows: f"{rows} rows a chunk")
 def chunked(request, monkeypatch):
-    monkeypatch.setattr(heads, "CHUNK_ELEMENTS", request.param * VOCABULARY)
+    monkeypatch.setattr(base, "CHUNK_ELEMENTS", request.param * VOCABULARY)
 
 
 def logits_in_numpy(head, hidden):
@@ -95,7 +94,7 @@ def test_loss_and_gradients(tied, batch, chunked):
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("tokens", [None, TOKENS], ids=["any number of tokens", "known number of tokens"])
 def test_loss_and_gradients_in_a_graph(batch, jit_compile, tokens, monkeypatch):
-    monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 3 * VOCABULARY)
+    monkeypatch.setattr(base, "CHUNK_ELEMENTS", 3 * VOCABULARY)
     head = make()
     signature = [
         tf.TensorSpec([tokens, UNITS], tf.float64),
@@ -111,7 +110,7 @@ def test_loss_and_gradients_in_a_graph(batch, jit_compile, tokens, monkeypatch):
 
 def test_chunks_hold_no_more_than_their_share(batch, monkeypatch):
     """Of a known number of tokens, no tensor in the graph has more logits than a chunk may have."""
-    monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 3 * VOCABULARY)
+    monkeypatch.setattr(base, "CHUNK_ELEMENTS", 3 * VOCABULARY)
     head = make()
     function = tf.function(lambda *given: gradients(head.loss, head, *given))
     graph = function.get_concrete_function(*(tf.constant(value) for value in batch)).graph

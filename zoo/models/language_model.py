@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from zoo.metrics import Perplexity, unigram_perplexity
 from zoo.models import language_model_serving
 from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
 from zoo.models.stack_options import StackOptions, unit_variance
-from zoo.text import TOKENIZERS, Tokenizer
+from zoo.text import TOKENIZERS, Tokenizer, batched
+from zoo.vocabulary import count
+
+HISTORY = "history"  # the last words read: a state, and an output, where the output layer looks at them
 
 
 class LanguageModel(TaskModel):
@@ -31,6 +35,7 @@ class LanguageModel(TaskModel):
         embedding_dropout: share of the words whose embeddings are dropped, the same ones in a whole
             batch (Gal and Ghahramani 2016, arXiv:1512.05287).
         activation_regularization, temporal_activation_regularization: see `regularization`.
+        output_layer, output_options: a name of zoo.heads.HEADS, and further arguments of that class.
         tie_embeddings: the output layer uses the input embedding.
         separate_texts: the training texts were examples of their own, not one continuous text.
 
@@ -41,7 +46,8 @@ class LanguageModel(TaskModel):
     STARTS_FROM_OTHERS = True
     OPTIONS = (
         *("embedding_size", "output_dropout", "embedding_dropout", "activation_regularization"),
-        *("temporal_activation_regularization", "tie_embeddings", "separate_texts"),
+        *("temporal_activation_regularization", "output_layer", "output_options", "tie_embeddings"),
+        "separate_texts",
     )
 
     def __init__(
@@ -55,6 +61,8 @@ class LanguageModel(TaskModel):
         embedding_dropout: float = 0.0,
         activation_regularization: float = 0.0,
         temporal_activation_regularization: float = 0.0,
+        output_layer: str = "full",
+        output_options: Mapping[str, Any] | None = None,
         tie_embeddings: bool = False,
         separate_texts: bool = False,
         **stack_options: Any,
@@ -74,13 +82,24 @@ class LanguageModel(TaskModel):
         self.stack = options.stack(cells, size)
         self.output_dropout = options.output_dropout(output_dropout, options.locked_dropout)
         tied_to = self.embedding if tie_embeddings else None
-        self.head = options.softmax(tokenizer.vocabulary_size, self.stack.output_size, tied_to)
+        self.head = options.softmax(
+            tokenizer.vocabulary_size, self.stack.output_size, tied_to, output_layer, output_options
+        )
         self.perplexity = Perplexity()
         self.built = True
 
     @classmethod
     def learn(cls, records, options, source=None):
-        return cls._made(learn_tokenizer(records, options, source), options)
+        model = cls._made(learn_tokenizer(records, options, source), options)
+        if model.head.needs_counts:
+            model.head.set_counts(model._target_counts(records))
+        return model
+
+    def _target_counts(self, records):
+        """How often each token is to be predicted, [vocabulary]."""
+        texts = batched(records.map(lambda record: record["text"]))
+        counts = count(texts.map(lambda text: self.features({"text": text})["targets"].flat_values))
+        return np.array([counts[token] for token in range(self.tokenizer.vocabulary_size)])
 
     @classmethod
     def restore(cls, options, assets):
@@ -123,15 +142,53 @@ class LanguageModel(TaskModel):
         layers = reversed(self.stack.layer_variables())
         return [self.head.trainable_variables, *layers, self.embedding.trainable_variables]
 
+    @property
+    def state_size(self) -> dict[str, int]:
+        """Of each state its size: those of the stack, and how many words the output layer looks back."""
+        history = {HISTORY: self.head.history_size} if self.head.history_size else {}
+        return {**self.stack.state_size, **history}
+
     def initial_states(self, batch_size):
-        return self.stack.get_initial_state(batch_size)
+        states = self.stack.get_initial_state(batch_size)
+        if size := self.head.history_size:
+            states[HISTORY] = tf.fill([batch_size, size], self.tokenizer.boundary_id)
+        return states
 
     def call(self, batch, states=None, training=False):
-        embedded = self._embedded(batch["inputs"], training)
+        inputs = batch["inputs"]
+        states = dict(self.initial_states(tf.shape(inputs)[0]) if states is None else states)
+        history = states.pop(HISTORY, None)
+        embedded = self._embedded(inputs, training)
         undropped, states = self.stack(embedded, initial_state=states, training=training)
         undropped = tf.cast(undropped, self.variable_dtype)
-        hidden = self.output_dropout(undropped, training=training)
-        return {"hidden": hidden, "undropped": undropped, "states": states}
+        outputs = {"hidden": self.output_dropout(undropped, training=training), "undropped": undropped}
+        if history is not None:
+            read = tf.concat([history, inputs], axis=1)
+            outputs[HISTORY] = tf.signal.frame(read[:, 1:], self.head.history_size, 1)  # [batch, time, size]
+            states[HISTORY] = read[:, -self.head.history_size :]
+        return {**outputs, "states": states}
+
+    def read(self, inputs: tf.Tensor, lengths: tf.Tensor) -> Tensors:
+        """The states after so many of the inputs, int32 [batch, time], from the first ones on."""
+        mask = tf.sequence_mask(lengths, tf.shape(inputs)[1])
+        _, states = self.stack(self.embedding(inputs), mask=mask)
+        if size := self.head.history_size:
+            before = self.initial_states(tf.shape(inputs)[0])[HISTORY]
+            places = tf.cast(lengths, tf.int32)[:, tf.newaxis] + tf.range(size)
+            states[HISTORY] = tf.gather(tf.concat([before, inputs], axis=1), places, batch_dims=1)
+        return states
+
+    def step(self, token: tf.Tensor, states: Tensors, step_weights: Any = None) -> tuple[tf.Tensor, Tensors]:
+        """One more token, int32 [batch]: logits [batch, vocabulary] of what follows it, and the new states.
+
+        A loop around it passes what the stack's `step_weights` gave.
+        """
+        states = dict(states)
+        history = states.pop(HISTORY, None)
+        hidden, states = self.stack.step(self.embedding(token), states, step_weights)
+        if history is not None:
+            history = states[HISTORY] = tf.concat([history[:, 1:], token[:, tf.newaxis]], axis=1)
+        return self.head(hidden, history=history), states
 
     def _embedded(self, ids, training):
         embedded = self.embedding(ids)
@@ -145,7 +202,12 @@ class LanguageModel(TaskModel):
         weights = tf.cast(tf.reshape(batch["mask"], [-1]), hidden.dtype)
         tokens = batch["targets"].shape.num_elements() or -1  # the head takes a known number in chunks
         hidden = tf.reshape(hidden, [tokens, hidden.shape[-1]])
-        return self.head.loss(hidden, tf.reshape(batch["targets"], [-1]), weights), tf.reduce_sum(weights)
+        targets = tf.reshape(batch["targets"], [-1])
+        return self.head.loss(hidden, targets, weights, self._history(outputs)), tf.reduce_sum(weights)
+
+    def _history(self, outputs):
+        """What the output layer reads beside `hidden`, [tokens, history_size]."""
+        return tf.reshape(outputs[HISTORY], [-1, self.head.history_size]) if HISTORY in outputs else None
 
     def regularization(self, batch, outputs):
         """Per token, alpha * mean((m * h_t)^2) + beta * mean((h_t - h_(t-1))^2), over the units of h.
@@ -179,7 +241,7 @@ class LanguageModel(TaskModel):
         """log P of each target in nats, [batch, time]; 0 where there is padding."""
         hidden = outputs["hidden"]
         rows = tf.reshape(hidden, [-1, hidden.shape[-1]])
-        log_prob = self.head.log_prob(rows, tf.reshape(batch["targets"], [-1]))
+        log_prob = self.head.log_prob(rows, tf.reshape(batch["targets"], [-1]), self._history(outputs))
         return tf.where(batch["mask"], tf.reshape(log_prob, tf.shape(batch["targets"])), 0.0)
 
     def objective(self, metrics):

@@ -25,7 +25,7 @@ class LanguageModelService:
 
     def __init__(self, model: LanguageModel):
         self.model = model
-        self.state_width = sum(model.stack.state_size.values()) + 1
+        self.state_width = sum(model.state_size.values()) + 1
 
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Log-probabilities of whole texts, string [batch]; the end of a separate text included."""
@@ -44,9 +44,7 @@ class LanguageModelService:
         boundary = tf.fill([tokens.nrows(), 1], self.model.tokenizer.boundary_id)
         tokens = tf.concat([boundary, tokens], axis=1)
         read = tokens[:, :-1]
-        inputs = read.to_tensor()
-        mask = tf.sequence_mask(read.row_lengths(), tf.shape(inputs)[1])
-        _, states = self.model.stack(self.model.embedding(inputs), mask=mask)
+        states = self.model.read(read.to_tensor(), read.row_lengths())
         last = tf.reshape(tokens[:, -1:].flat_values, [-1])
         return self._packed(states, last)
 
@@ -110,16 +108,16 @@ class LanguageModelService:
         return tf.where(tf.equal(ids, self.model.tokenizer.unknown_id), -float("inf"), logits)
 
     def _next_logits(self, token, states, step_weights=None):
-        hidden, states = self.model.stack.step(self.model.embedding(token), states, step_weights)
-        return tf.cast(self.model.head(hidden), tf.float32), states
+        logits, states = self.model.step(token, states, step_weights)
+        return tf.cast(logits, tf.float32), states
 
     def _packed(self, states, token):
-        """Side by side, in the order of the stack's `state_size`."""
-        columns = [*(states[name] for name in self.model.stack.state_size), token[:, tf.newaxis]]
+        """Side by side, in the order of the model's `state_size`."""
+        columns = [*(states[name] for name in self.model.state_size), token[:, tf.newaxis]]
         return tf.concat([tf.cast(column, tf.float32) for column in columns], axis=1)
 
     def _unpacked(self, state):
-        sizes = self.model.stack.state_size
+        sizes = self.model.state_size
         *columns, token = tf.split(state, [*sizes.values(), 1], axis=1)
         initial = self.model.initial_states(1)
         states = {

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from zoo.cells import CELLS, Cell
-from zoo.heads import FullSoftmax
+from zoo.heads import HEADS, OutputLayer
 from zoo.wrappers import Stack, dropout_layer
 
 
@@ -90,15 +90,24 @@ class StackOptions:
         return layer
 
     def softmax(
-        self, vocabulary_size: int, inputs: int, tied_to: keras.layers.Embedding | None
-    ) -> FullSoftmax:
-        """The output layer over a vocabulary, built, that computes in the precision of the weights."""
-        head = FullSoftmax(
+        self,
+        vocabulary_size: int,
+        inputs: int,
+        tied_to: keras.layers.Embedding | None,
+        kind: str = "full",
+        further: Mapping[str, Any] | None = None,
+    ) -> OutputLayer:
+        """The output layer over a vocabulary, built, that computes in the precision of the weights.
+
+        `kind` is a name of zoo.heads.HEADS, `further` are arguments of that class.
+        """
+        head = HEADS[kind](
             vocabulary_size,
             tied_to,
             uniform(self.initializer_scale) or "glorot_uniform",
             name="head",
             dtype=self.weights_dtype,
+            **(further or {}),
         )
         head.build((None, inputs))
         return head
