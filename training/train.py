@@ -24,7 +24,14 @@ from tensorflow.python.framework import config as tf_config  # what switches det
 
 from serving import program
 from serving.program import UserError
-from training.config import RESUMABLE, Config, config_from_flags, define_flags, parse_cell_options
+from training.config import (
+    RESUMABLE,
+    Config,
+    config_from_flags,
+    define_flags,
+    parse_cell_options,
+    parse_numbers,
+)
 from training.datasets import open_dataset
 from training.loop import Trainer
 from training.pipeline import Batches, make_batches
@@ -37,7 +44,7 @@ from zoo.model_directory import (
     restore_model,
     write_model,
 )
-from zoo.models import TASKS, TaskModel
+from zoo.models import TASKS, TaskModel, model_class
 
 
 @contextlib.contextmanager
@@ -99,13 +106,16 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
     if has_weights(model_dir):
         written = read_config(model_dir)
         _check_unchanged(written["config"], settings, model_dir)
-        return restore_model(model_dir, written)
+        model = restore_model(model_dir, written)
+        return model if model.trainable_variables else load_model(model_dir)
     options = {
         **settings,
         "cell_options": parse_cell_options(config.cell_options),
+        "prune": parse_numbers("prune", config.prune, int),
+        "discount_fallback": parse_numbers("discount_fallback", config.discount_fallback, float),
         "separate_texts": not dataset.stream,
     }
-    records, task = dataset.load("train"), TASKS[config.task]
+    records, task = dataset.load("train"), model_class(config.task, options)
     if missing := set(task.FIELDS) - set(records.element_spec):
         raise UserError(
             f"--task={config.task} needs records with {' and '.join(task.FIELDS)}; those of "
@@ -164,7 +174,7 @@ def _batches(
         config.batch_size,
         config.sequence_length,
         cache,
-        config.seed,
+        config.seed if model.trainable_variables else None,
         replicas,
         config.batch_tokens,
     )

@@ -8,20 +8,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from zoo.metrics import Perplexity, unigram_perplexity
-from zoo.models import language_model_serving
-from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
+from zoo.models.base import embed_signature, learn_tokenizer, padded
+from zoo.models.next_token import NextTokenModel
 from zoo.models.stack_options import StackOptions, unit_variance
 from zoo.text import TOKENIZERS, Tokenizer
 
 
-class LanguageModel(TaskModel):
+class LanguageModel(NextTokenModel):
     """P(x_(t+1) | x_t, ..., x_1): embedding, recurrent stack, softmax over the vocabulary.
 
         e_t = E x_t,   h_t = RNN(h_(t-1), e_t),   P(x_(t+1)) = softmax(U h_t + b_2)
 
-    (CS224N lecture 6.) A text begins after a line end: the first token is predicted from the
-    tokenizer's boundary token and the zero state. With `separate_texts`, a text also ends with it.
+    (CS224N lecture 6.) The first token is predicted from the boundary token and the zero state.
 
     Args:
         tokenizer: how texts become ids.
@@ -60,10 +58,7 @@ class LanguageModel(TaskModel):
         **stack_options: Any,
     ):
         options = StackOptions(cell, cell_options or {}, **stack_options)
-        super().__init__(name="language_model", dtype=options.precision)
-        self.autocast = False  # states keep their precision
-        self.tokenizer = tokenizer
-        self.separate_texts = separate_texts
+        super().__init__(tokenizer, separate_texts, options.precision)
         self.activation_regularization = activation_regularization
         self.temporal_activation_regularization = temporal_activation_regularization
         cells = options.cells()
@@ -75,7 +70,6 @@ class LanguageModel(TaskModel):
         self.output_dropout = options.output_dropout(output_dropout, options.locked_dropout)
         tied_to = self.embedding if tie_embeddings else None
         self.head = options.softmax(tokenizer.vocabulary_size, self.stack.output_size, tied_to)
-        self.perplexity = Perplexity()
         self.built = True
 
     @classmethod
@@ -90,17 +84,6 @@ class LanguageModel(TaskModel):
     @classmethod
     def _made(cls, tokenizer, options):
         return cls(tokenizer, **StackOptions.chosen(options, cls.OPTIONS))
-
-    def assets(self):
-        return self.tokenizer.assets()
-
-    def features(self, records):
-        """texts [batch] -> ragged int32 `inputs` and `targets`, each token's predecessor and itself."""
-        targets = self.tokenizer.tokenize(records["text"])
-        boundary = tf.fill([targets.nrows(), 1], self.tokenizer.boundary_id)
-        if self.separate_texts:
-            targets = tf.concat([targets, boundary], axis=1)
-        return {"inputs": tf.concat([boundary, targets], axis=1)[:, :-1], "targets": targets}
 
     @property
     def encoding_size(self):
@@ -167,37 +150,30 @@ class LanguageModel(TaskModel):
             total += self.temporal_activation_regularization * tf.reduce_sum(weights[:, 1:] * squares)
         return total
 
-    def update_metrics(self, batch, outputs):
-        characters = tf.gather(self.tokenizer.characters, batch["targets"])
-        self.perplexity.update_state(
-            nats=-tf.reduce_sum(self.token_log_prob(batch, outputs)),
-            tokens=tf.math.count_nonzero(batch["mask"]),
-            characters=tf.reduce_sum(tf.where(batch["mask"], characters, 0)),
-        )
-
-    def token_log_prob(self, batch: Tensors, outputs: Tensors) -> tf.Tensor:
-        """log P of each target in nats, [batch, time]; 0 where there is padding."""
+    def token_log_prob(self, batch, outputs):
         hidden = outputs["hidden"]
         rows = tf.reshape(hidden, [-1, hidden.shape[-1]])
         log_prob = self.head.log_prob(rows, tf.reshape(batch["targets"], [-1]))
         return tf.where(batch["mask"], tf.reshape(log_prob, tf.shape(batch["targets"])), 0.0)
 
-    def objective(self, metrics):
-        return metrics["nats_per_token"]
+    @property
+    def state_sizes(self):
+        return self.stack.state_size
 
-    def baseline(self, training, validation):
-        """The unigram model: each token's frequency in training, plus one."""
-        return unigram_perplexity(
-            self.tokenizer.characters,
-            (batch["targets"][batch["mask"]] for batch in training),
-            (batch["targets"][batch["mask"]] for batch in validation),
-        )
+    def read(self, inputs, mask):
+        _, states = self.stack(self.embedding(inputs), mask=mask)
+        return states
+
+    def step_weights(self):
+        return self.stack.step_weights()
+
+    def next_logits(self, token, states, step_weights=None):
+        hidden, states = self.stack.step(self.embedding(token), states, step_weights)
+        return tf.cast(self.head(hidden), tf.float32), states
 
     def signatures(self):
-        return language_model_serving.signatures(self)
+        return {**super().signatures(), "embed": embed_signature(self)}
 
     def requests(self):
-        return language_model_serving.requests(self)
-
-    def tables(self):
-        return [self.tokenizer]
+        requests = super().requests()
+        return {**requests, "embed": requests["score"]}

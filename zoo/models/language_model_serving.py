@@ -1,6 +1,6 @@
 """What an exported language model answers: score, generate, start, step.
 
-A generation state is one row of floats, [batch, S]: the recurrent states side by side and the last
+A generation state is one row of floats, [batch, S]: the model's states side by side and the last
 token, which the model has not read yet. It is all that a caller keeps between steps.
 """
 
@@ -12,10 +12,9 @@ import tensorflow as tf
 
 from zoo import decoding
 from zoo.decoding import Sampling
-from zoo.models.base import embed_signature
 
 if TYPE_CHECKING:
-    from zoo.models.language_model import LanguageModel
+    from zoo.models.next_token import NextTokenModel
 
 MAX_NEW_TOKENS = 4096
 
@@ -23,9 +22,9 @@ MAX_NEW_TOKENS = 4096
 class LanguageModelService:
     """The signatures' computations, over one model."""
 
-    def __init__(self, model: LanguageModel):
+    def __init__(self, model: NextTokenModel):
         self.model = model
-        self.state_width = sum(model.stack.state_size.values()) + 1
+        self.state_width = sum(model.state_sizes.values()) + 1
 
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Log-probabilities of whole texts, string [batch]; the end of a separate text included."""
@@ -46,7 +45,7 @@ class LanguageModelService:
         read = tokens[:, :-1]
         inputs = read.to_tensor()
         mask = tf.sequence_mask(read.row_lengths(), tf.shape(inputs)[1])
-        _, states = self.model.stack(self.model.embedding(inputs), mask=mask)
+        states = self.model.read(inputs, mask)
         last = tf.reshape(tokens[:, -1:].flat_values, [-1])
         return self._packed(states, last)
 
@@ -54,7 +53,7 @@ class LanguageModelService:
         """One more token a row, and the states after it."""
         batch_size = tf.shape(state)[0]
         sampling = sampling.checked(batch_size)
-        logits, states = self._next_logits(*self._unpacked(state))
+        logits, states = self.model.next_logits(*self._unpacked(state))
         uniform = decoding.uniforms(seed, batch_size, 1)[:, 0]
         token = sampling.choose(self._allowed(logits), uniform)
         ends = tf.equal(token, self._end_id) if self._end_id is not None else tf.zeros_like(token, tf.bool)
@@ -78,9 +77,9 @@ class LanguageModelService:
             [decoding.require(in_range, f"max_new_tokens must be between 0 and {MAX_NEW_TOKENS}")]
         ):
             token, states = self._unpacked(self.start(prompt))
-        step_weights = self.model.stack.step_weights()
+        step_weights = self.model.step_weights()
         generated = decoding.generate(
-            lambda token, states: self._next_logits(token, states, step_weights),
+            lambda token, states: self.model.next_logits(token, states, step_weights),
             token,
             states,
             max_new_tokens,
@@ -109,17 +108,13 @@ class LanguageModelService:
         ids = tf.range(tf.shape(logits)[-1])
         return tf.where(tf.equal(ids, self.model.tokenizer.unknown_id), -float("inf"), logits)
 
-    def _next_logits(self, token, states, step_weights=None):
-        hidden, states = self.model.stack.step(self.model.embedding(token), states, step_weights)
-        return tf.cast(self.model.head(hidden), tf.float32), states
-
     def _packed(self, states, token):
-        """Side by side, in the order of the stack's `state_size`."""
-        columns = [*(states[name] for name in self.model.stack.state_size), token[:, tf.newaxis]]
+        """Side by side, in the order of the model's `state_sizes`."""
+        columns = [*(states[name] for name in self.model.state_sizes), token[:, tf.newaxis]]
         return tf.concat([tf.cast(column, tf.float32) for column in columns], axis=1)
 
     def _unpacked(self, state):
-        sizes = self.model.stack.state_size
+        sizes = self.model.state_sizes
         *columns, token = tf.split(state, [*sizes.values(), 1], axis=1)
         initial = self.model.initial_states(1)
         states = {
@@ -128,7 +123,7 @@ class LanguageModelService:
         return tf.cast(token[:, 0], tf.int32), states
 
 
-def signatures(model: LanguageModel) -> dict:
+def signatures(model: NextTokenModel) -> dict:
     """Functions by signature name; an argument's default, of one row, becomes the signature's."""
     service = LanguageModelService(model)
     text, prompt = (tf.TensorSpec([None], tf.string, name) for name in ("text", "prompt"))
@@ -161,12 +156,11 @@ def signatures(model: LanguageModel) -> dict:
         "generate": generate,
         "score": tf.function(score, input_signature=[text], autograph=False),
         "start": tf.function(start, input_signature=[prompt], autograph=False),
-        "embed": embed_signature(model),
         "step": tf.function(step, input_signature=[state, *settings], autograph=False),
     }
 
 
-def requests(model: LanguageModel) -> dict:
+def requests(model: NextTokenModel) -> dict:
     """Inputs by signature name: texts of different lengths, and prompts continued greedily."""
     words = [piece for piece in model.tokenizer.pieces if piece.strip()][:8]
     texts = [b"", *words, b"".join(words), b"".join(reversed(words))]
@@ -178,6 +172,5 @@ def requests(model: LanguageModel) -> dict:
         "generate": prompts,
         "serving_default": prompts,
         "start": {"prompt": texts},
-        "embed": {"text": texts},
         "step": {"state": state, **greedy},
     }

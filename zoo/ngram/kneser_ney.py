@@ -117,7 +117,11 @@ def discounts_of(order: int, counts: Array, fallback: Sequence[float] | None = N
     except ValueError:
         if fallback is None:
             raise
-        return tuple(fallback)
+    if any(not 0 <= discount <= times for times, discount in enumerate(fallback, 1)):
+        raise ValueError(
+            f"fallback discounts {list(fallback)}: the first has to be 0 to 1, then 0 to 2, 0 to 3"
+        )
+    return tuple(fallback)
 
 
 def _closed_form(order: int, *number: int) -> tuple[float, ...]:
