@@ -212,6 +212,24 @@ def test_a_huge_order():
 
 
 @pytest.mark.parametrize(
+    ("pieces", "words"),
+    [
+        ([b" a", b" rose", b"red"], ["a", "rose", "red"]),
+        ([b" a", b"a"], ["\u2420a", "a"]),  # within a line, and at its beginning
+        ([b"a", b" ", b"\t"], ["a", "\u2420", "\u2409"]),
+    ],
+    ids=str,
+)
+def test_what_pieces_are_written_as(pieces, words):
+    found = arpa.words_of([b" <unk>", b"\n", *pieces])
+    assert [word.decode() for word in found[2:]] == words
+    uniform = [np.full(len(found), -1, np.float32)]
+    assert b"\t" + found[-1] + b"\n" in written(
+        ngram.BackoffModel(len(found), [np.arange(len(found))], uniform, []), found
+    )
+
+
+@pytest.mark.parametrize(
     ("word", "reason"),
     [(b"", "is empty"), (b"a rose", "white space"), (b"<s>", "several"), (b"a", "several")],
 )

@@ -17,7 +17,6 @@ from zoo.model_directory import load_model, tensors_of, write_model, write_tenso
 from zoo.models.ngram_model import NgramModel
 from zoo.ngram import BackoffModel
 from zoo.ngram.backoff import NONE
-from zoo.ngram.layer import Backoff
 
 UNKNOWN, BOUNDARY = 0, 1
 TEXT = prose(300) + "so is the\n"
@@ -38,12 +37,6 @@ def learned(**options) -> NgramModel:
     given = {**OPTIONS, **options}
     texts = TEXT.splitlines() if given["separate_texts"] else [TEXT]
     return NgramModel.learn(tf.data.Dataset.from_tensor_slices({"text": texts}), given)
-
-
-def in_numpy(layer: Backoff) -> BackoffModel:
-    keys = [np.arange(layer.vocabulary_size), *(variable.numpy() for variable in layer.keys[1:])]
-    log_prob, backoff = ([v.numpy() for v in variables] for variables in (layer.log_prob, layer.backoff))
-    return BackoffModel(layer.vocabulary_size, keys, log_prob, backoff)
 
 
 def ids_of(model: NgramModel, text: str) -> list[int]:
@@ -83,7 +76,7 @@ def signatures(request, model, signatures_of):
 
 @pytest.fixture
 def oracle(model) -> BackoffModel:
-    return in_numpy(model.ngrams)
+    return model.ngrams.model()
 
 
 # In graph
@@ -176,7 +169,7 @@ def test_a_step_draws_from_the_distribution(models, signatures_of):
     state = tf.repeat(signatures["start"](tf.constant(["a rose is"]))["state"], count, axis=0)
     seeds = tf.stack([tf.range(count), tf.fill([count], 5)], axis=1)
     tokens = signatures["step"](state, seed=seeds)["token_id"].numpy()
-    distribution = in_numpy(model.ngrams).distribution(ids_of(model, "a rose is"))
+    distribution = model.ngrams.model().distribution(ids_of(model, "a rose is"))
     logits = np.log(np.where(np.arange(len(distribution)) == UNKNOWN, 1e-30, distribution))
     expected = sampling_distribution(logits) * count
     frequent = expected > 5

@@ -8,4 +8,5 @@ CONFIG = {
     "model": "ngram",
     "tokenizer": "whitespace",
     "order": 5,
+    "discount_fallback": "0.5,1,1.5",  # of texts so short that they give no discounts
 }

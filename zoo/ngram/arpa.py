@@ -58,6 +58,19 @@ def write(file: BinaryIO, model: BackoffModel, words: Sequence[bytes], across: b
     file.write(b"\n\\end\\\n")
 
 
+def words_of(pieces: Sequence[bytes]) -> list[bytes]:
+    """What a tokenizer's pieces are written as.
+
+    Without the space before a word, if that leaves them different and without white space; else with Unicode's
+    symbols for white space (U+2420 for a space) in its place.
+    """
+    words = [piece.removeprefix(b" ") for piece in pieces]
+    ordinary = words[BOUNDARY_ID + 1 :]
+    if len(set(ordinary)) == len(ordinary) and all(word.split() == [word] for word in ordinary):
+        return words
+    return [re.sub(rb"\s", lambda match: chr(0x2400 + ord(match[0])).encode(), piece) for piece in pieces]
+
+
 def _check_words(words: Iterable[bytes]) -> None:
     seen = {BEGINNING}
     for word in words:

@@ -12,6 +12,7 @@ more, by order, from n_i, how many n-grams have a count of i:
 
 Source: Chen and Goodman 1998, TR-10-98, section 3 and equation 26; as KenLM's lmplz computes it (Heafield et
 al. 2013, P13-2121): n-grams at the beginning of a sentence, before which there is no word, keep their counts.
+Differs from lmplz: for n_i, that takes the occurrences of the last n-gram of each order but the highest.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from zoo.ngram.backoff import NONE, BackoffModel
@@ -43,6 +44,12 @@ class Backoff(keras.layers.Layer):
         ):
             for variable, array in zip(variables, arrays, strict=True):
                 variable.assign(array)
+
+    def model(self) -> BackoffModel:
+        """The model that was assigned."""
+        log_prob, backoff = ([v.numpy() for v in variables] for variables in (self.log_prob, self.backoff))
+        keys = [np.arange(self.vocabulary_size), *(variable.numpy() for variable in self.keys[1:])]
+        return BackoffModel(self.vocabulary_size, keys, log_prob, backoff)
 
     def call(self, tokens: tf.Tensor, targets: int | tf.Tensor) -> tf.Tensor:
         """log P of each of the last `targets` tokens after those before it; float32 [batch, targets].
