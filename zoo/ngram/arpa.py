@@ -61,8 +61,8 @@ def write(file: BinaryIO, model: BackoffModel, words: Sequence[bytes], across: b
 def words_of(pieces: Sequence[bytes]) -> list[bytes]:
     """What a tokenizer's pieces are written as.
 
-    Without the space before a word, if that leaves them different and without white space; else with Unicode's
-    symbols for white space (U+2420 for a space) in its place.
+    Without the space before a word, if that leaves them different and without white space; else with
+    Unicode's symbols for white space (U+2420 for a space) in its place.
     """
     words = [piece.removeprefix(b" ") for piece in pieces]
     ordinary = words[BOUNDARY_ID + 1 :]
