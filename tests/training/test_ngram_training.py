@@ -37,10 +37,10 @@ def result(config):
     return train.train(config)
 
 
-def test_training_is_counting(config, result, run_program):
+def test_training_is_counting(result):
     assert result["steps"] == result["best"]["step"] == 0
     assert {"tokens", "nats_per_token", "perplexity", "bits_per_character"} < set(result["best"])
-    assert result["best"]["nats_per_token"] == pytest.approx(result["baseline"]["nats_per_token"], rel=0.1)
+    assert result["best"]["nats_per_token"] < result["baseline"]["nats_per_token"]
 
 
 def test_the_perplexity_is_that_of_the_definition(config, result, run_program):
