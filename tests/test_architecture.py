@@ -27,7 +27,7 @@ LAYERS = [
         "zoo.beam_search",
         "zoo.attention",
     ],
-    ["zoo.spans", "zoo.vocabulary", "zoo.cutting"],
+    ["zoo.spans", "zoo.vocabulary", "zoo.cutting", "zoo.ngram"],
     ["zoo.crf", "zoo.text", "zoo.metrics", "zoo.text_metrics"],
     ["zoo.labelling"],
     ["zoo.models"],

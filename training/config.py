@@ -7,7 +7,7 @@ is given.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from training.task_defaults import TASK_DEFAULTS
 from zoo.attention import ATTENTIONS
 from zoo.cells import CELLS
 from zoo.heads import HEADS
-from zoo.models import TASKS
+from zoo.models import KINDS, TASKS
+from zoo.ngram import MAX_ORDER
 from zoo.pooling import POOLINGS
 from zoo.skips import SKIPS
 from zoo.text import TOKENIZERS
@@ -43,6 +44,7 @@ class Config:
     """Everything that decides what a training run does."""
 
     task: str = _field("language_model", "What is learned.", tuple(TASKS))
+    model: str = _field("recurrent", "What predicts: a recurrent network, or counts of n-grams.", KINDS)
     output_dir: str = _field("", "Model directory; the same command with the same directory resumes.")
 
     dataset: str = _field("python_docs", "A data set of the zoo, or FORMAT:PATH, such as text:FILE.")
@@ -155,6 +157,22 @@ class Config:
         0, "Keep every n-th state only, and compute the others twice, for long sequences; 0: all.", at_least=0
     )
 
+    order: int = _field(
+        5, "Length of the longest n-grams, of --model=ngram.", at_least=1, below=MAX_ORDER + 1
+    )
+    prune: str = _field(
+        "", "Counts up to which n-grams are left out, by order, such as 0,0,1; empty: none is left out."
+    )
+    discount_fallback: str = _field(
+        "",
+        "Discounts of counts 1, 2 and more, such as 0.5,1,1.5, for orders whose n-grams give none; empty: "
+        "that is an error.",
+    )
+    closed_vocabulary: bool = _field(
+        False, "Of --model=ngram: words not in training are impossible, not rare."
+    )
+    across_lines: bool = _field(False, "N-grams of a continuous text reach across the ends of its lines.")
+
     initialize_from: str = _field(
         "",
         "Model directory whose vocabulary and weights a new model starts from, as a classifier can from a "
@@ -232,6 +250,16 @@ class Config:
             _check_initializer(name, getattr(self, name))
         check_options("cell_options", self.cell_options, CELLS[self.cell])
         check_options("output_options", self.output_options, HEADS[self.output_layer])
+        self._check_ngrams()
+
+    def _check_ngrams(self):
+        parse_numbers("prune", self.prune, int)
+        if len(parse_numbers("discount_fallback", self.discount_fallback, float)) not in (0, 3):
+            raise UserError(f"--discount_fallback={self.discount_fallback}: expected three numbers")
+        if self.model == "ngram" and self.task != "language_model":
+            raise UserError(f"--model=ngram: there is none of --task={self.task}, but of language_model")
+        if self.model == "ngram" and self.initialize_from:
+            raise UserError("--initialize_from: n-grams are counted anew, and start from no other model")
 
 
 # Fields that a resumed run may change: how long it goes on, and where things lie.
@@ -253,6 +281,14 @@ def _check_initializer(name: str, value: str) -> None:
         keras.initializers.get(value or None)
     except ValueError:
         raise UserError(f"--{name}={value}: no Keras initializer has this name") from None
+
+
+def parse_numbers(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    """ "0,0,1" -> [0, 0, 1]."""
+    try:
+        return [kind(word) for word in text.split(",")] if text else []
+    except ValueError:
+        raise UserError(f"--{name}={text}: expected numbers with commas between them") from None
 
 
 DATA_FIELDS = (

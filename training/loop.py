@@ -47,6 +47,8 @@ class Trainer:
         self.validation = validation
         self.strategy = strategy
         self.total_steps = config.max_steps or config.epochs * training.steps
+        if not model.trainable_variables:  # `learn` has learned all there is to learn
+            self.total_steps = 0
         self.progress = Progress(data=f"{training.fingerprint} {validation.fingerprint}")
         with strategy.scope():
             self.optimizer = make_optimizer(config)

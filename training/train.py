@@ -24,7 +24,7 @@ from tensorflow.python.framework import config as tf_config  # what switches det
 
 from serving import program
 from serving.program import UserError
-from training.config import RESUMABLE, Config, config_from_flags, define_flags
+from training.config import RESUMABLE, Config, config_from_flags, define_flags, parse_numbers
 from training.datasets import open_dataset
 from training.layer_options import parse_options
 from training.loop import Trainer
@@ -38,7 +38,7 @@ from zoo.model_directory import (
     restore_model,
     write_model,
 )
-from zoo.models import TASKS, TaskModel
+from zoo.models import TASKS, TaskModel, model_class
 
 
 @contextlib.contextmanager
@@ -100,13 +100,16 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
     if has_weights(model_dir):
         written = read_config(model_dir)
         _check_unchanged(written["config"], settings, model_dir)
-        return restore_model(model_dir, written)
+        model = restore_model(model_dir, written)
+        return model if model.trainable_variables else load_model(model_dir)
     options = {
         **settings,
         **{name: parse_options(name, settings[name]) for name in ("cell_options", "output_options")},
+        "prune": parse_numbers("prune", config.prune, int),
+        "discount_fallback": parse_numbers("discount_fallback", config.discount_fallback, float),
         "separate_texts": not dataset.stream,
     }
-    records, task = dataset.load("train"), TASKS[config.task]
+    records, task = dataset.load("train"), model_class(config.task, options)
     if missing := set(task.FIELDS) - set(records.element_spec):
         raise UserError(
             f"--task={config.task} needs records with {' and '.join(task.FIELDS)}; those of "
@@ -165,7 +168,7 @@ def _batches(
         config.batch_size,
         config.sequence_length,
         cache,
-        config.seed,
+        config.seed if model.trainable_variables else None,
         replicas,
         config.batch_tokens,
     )

@@ -22,7 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from zoo.models import TASKS, TaskModel
+from zoo.models import TASKS, TaskModel, model_class
 
 BEST_WEIGHTS = Path("best") / "weights.safetensors"
 
@@ -55,7 +55,7 @@ def restore_model(model_dir: str | os.PathLike, config: Mapping[str, Any]) -> Ta
     """The model that config.json and assets describe, with untrained weights."""
     assets = {path.name: path.read_bytes() for path in sorted(Path(model_dir, "assets").iterdir())}
     try:
-        return TASKS[config["task"]].restore(config["model"], assets)
+        return model_class(config["task"], config["model"]).restore(config["model"], assets)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelDirectoryError(
             f"{model_dir}: config.json or assets are damaged, or of another version: "

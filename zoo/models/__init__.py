@@ -1,8 +1,12 @@
 """The task models, by the name of their task."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from zoo.models.base import TaskModel
 from zoo.models.classifier import Classifier
 from zoo.models.language_model import LanguageModel
+from zoo.models.ngram_model import NgramModel
 from zoo.models.reader import Reader
 from zoo.models.tagger import Tagger
 from zoo.models.translator import Translator
@@ -14,3 +18,11 @@ TASKS: dict[str, type[TaskModel]] = {
     "translation": Translator,
     "reading": Reader,
 }
+
+# What predicts: --model.
+KINDS = ("recurrent", "ngram")
+
+
+def model_class(task: str, options: Mapping[str, Any]) -> type[TaskModel]:
+    """The class of a task's models, by a configuration's options."""
+    return NgramModel if task == "language_model" and options.get("model") == "ngram" else TASKS[task]

@@ -9,9 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo.metrics import Perplexity, unigram_perplexity
-from zoo.models import language_model_serving
-from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
+from zoo.models.base import embed_signature, learn_tokenizer, padded
+from zoo.models.next_token import NextTokenModel
 from zoo.models.stack_options import StackOptions, unit_variance
 from zoo.text import TOKENIZERS, Tokenizer, batched
 from zoo.vocabulary import count
@@ -19,13 +18,12 @@ from zoo.vocabulary import count
 HISTORY = "history"  # the last words read: a state, and an output, where the output layer looks at them
 
 
-class LanguageModel(TaskModel):
+class LanguageModel(NextTokenModel):
     """P(x_(t+1) | x_t, ..., x_1): embedding, recurrent stack, softmax over the vocabulary.
 
         e_t = E x_t,   h_t = RNN(h_(t-1), e_t),   P(x_(t+1)) = softmax(U h_t + b_2)
 
-    (CS224N lecture 6.) A text begins after a line end: the first token is predicted from the
-    tokenizer's boundary token and the zero state. With `separate_texts`, a text also ends with it.
+    (CS224N lecture 6.) The first token is predicted from the boundary token and the zero state.
 
     Args:
         tokenizer: how texts become ids.
@@ -68,10 +66,7 @@ class LanguageModel(TaskModel):
         **stack_options: Any,
     ):
         options = StackOptions(cell, cell_options or {}, **stack_options)
-        super().__init__(name="language_model", dtype=options.precision)
-        self.autocast = False  # states keep their precision
-        self.tokenizer = tokenizer
-        self.separate_texts = separate_texts
+        super().__init__(tokenizer, separate_texts, options.precision)
         self.activation_regularization = activation_regularization
         self.temporal_activation_regularization = temporal_activation_regularization
         cells = options.cells()
@@ -85,7 +80,6 @@ class LanguageModel(TaskModel):
         self.head = options.softmax(
             tokenizer.vocabulary_size, self.stack.output_size, tied_to, output_layer, output_options
         )
-        self.perplexity = Perplexity()
         self.built = True
 
     @classmethod
@@ -109,17 +103,6 @@ class LanguageModel(TaskModel):
     @classmethod
     def _made(cls, tokenizer, options):
         return cls(tokenizer, **StackOptions.chosen(options, cls.OPTIONS))
-
-    def assets(self):
-        return self.tokenizer.assets()
-
-    def features(self, records):
-        """texts [batch] -> ragged int32 `inputs` and `targets`, each token's predecessor and itself."""
-        targets = self.tokenizer.tokenize(records["text"])
-        boundary = tf.fill([targets.nrows(), 1], self.tokenizer.boundary_id)
-        if self.separate_texts:
-            targets = tf.concat([targets, boundary], axis=1)
-        return {"inputs": tf.concat([boundary, targets], axis=1)[:, :-1], "targets": targets}
 
     @property
     def encoding_size(self):
@@ -168,8 +151,7 @@ class LanguageModel(TaskModel):
             states[HISTORY] = read[:, -self.head.history_size :]
         return {**outputs, "states": states}
 
-    def read(self, inputs: tf.Tensor, lengths: tf.Tensor) -> Tensors:
-        """The states after so many of the inputs, int32 [batch, time], from the first ones on."""
+    def read(self, inputs, lengths):
         mask = tf.sequence_mask(lengths, tf.shape(inputs)[1])
         _, states = self.stack(self.embedding(inputs), mask=mask)
         if size := self.head.history_size:
@@ -178,11 +160,10 @@ class LanguageModel(TaskModel):
             states[HISTORY] = tf.gather(tf.concat([before, inputs], axis=1), places, batch_dims=1)
         return states
 
-    def step(self, token: tf.Tensor, states: Tensors, step_weights: Any = None) -> tuple[tf.Tensor, Tensors]:
-        """One more token, int32 [batch]: logits [batch, vocabulary] of what follows it, and the new states.
+    def step_weights(self):
+        return self.stack.step_weights()
 
-        A loop around it passes what the stack's `step_weights` gave.
-        """
+    def step(self, token, states, step_weights=None):
         states = dict(states)
         history = states.pop(HISTORY, None)
         hidden, states = self.stack.step(self.embedding(token), states, step_weights)
@@ -229,37 +210,15 @@ class LanguageModel(TaskModel):
             total += self.temporal_activation_regularization * tf.reduce_sum(weights[:, 1:] * squares)
         return total
 
-    def update_metrics(self, batch, outputs):
-        characters = tf.gather(self.tokenizer.characters, batch["targets"])
-        self.perplexity.update_state(
-            nats=-tf.reduce_sum(self.token_log_prob(batch, outputs)),
-            tokens=tf.math.count_nonzero(batch["mask"]),
-            characters=tf.reduce_sum(tf.where(batch["mask"], characters, 0)),
-        )
-
-    def token_log_prob(self, batch: Tensors, outputs: Tensors) -> tf.Tensor:
-        """log P of each target in nats, [batch, time]; 0 where there is padding."""
+    def token_log_prob(self, batch, outputs):
         hidden = outputs["hidden"]
         rows = tf.reshape(hidden, [-1, hidden.shape[-1]])
         log_prob = self.head.log_prob(rows, tf.reshape(batch["targets"], [-1]), self._history(outputs))
         return tf.where(batch["mask"], tf.reshape(log_prob, tf.shape(batch["targets"])), 0.0)
 
-    def objective(self, metrics):
-        return metrics["nats_per_token"]
-
-    def baseline(self, training, validation):
-        """The unigram model: each token's frequency in training, plus one."""
-        return unigram_perplexity(
-            self.tokenizer.characters,
-            (batch["targets"][batch["mask"]] for batch in training),
-            (batch["targets"][batch["mask"]] for batch in validation),
-        )
-
     def signatures(self):
-        return language_model_serving.signatures(self)
+        return {**super().signatures(), "embed": embed_signature(self)}
 
     def requests(self):
-        return language_model_serving.requests(self)
-
-    def tables(self):
-        return [self.tokenizer]
+        requests = super().requests()
+        return {**requests, "embed": requests["score"]}

@@ -1,6 +1,6 @@
 """What an exported language model answers: score, generate, start, step.
 
-A generation state is one row of floats, [batch, S]: the recurrent states side by side and the last
+A generation state is one row of floats, [batch, S]: the model's states side by side and the last
 token, which the model has not read yet. It is all that a caller keeps between steps.
 """
 
@@ -12,10 +12,9 @@ import tensorflow as tf
 
 from zoo import decoding
 from zoo.decoding import Sampling
-from zoo.models.base import embed_signature
 
 if TYPE_CHECKING:
-    from zoo.models.language_model import LanguageModel
+    from zoo.models.next_token import NextTokenModel
 
 MAX_NEW_TOKENS = 4096
 
@@ -23,7 +22,7 @@ MAX_NEW_TOKENS = 4096
 class LanguageModelService:
     """The signatures' computations, over one model."""
 
-    def __init__(self, model: LanguageModel):
+    def __init__(self, model: NextTokenModel):
         self.model = model
         self.state_width = sum(model.state_size.values()) + 1
 
@@ -76,7 +75,7 @@ class LanguageModelService:
             [decoding.require(in_range, f"max_new_tokens must be between 0 and {MAX_NEW_TOKENS}")]
         ):
             token, states = self._unpacked(self.start(prompt))
-        step_weights = self.model.stack.step_weights()
+        step_weights = self.model.step_weights()
         generated = decoding.generate(
             lambda token, states: self._next_logits(token, states, step_weights),
             token,
@@ -126,7 +125,7 @@ class LanguageModelService:
         return tf.cast(token[:, 0], tf.int32), states
 
 
-def signatures(model: LanguageModel) -> dict:
+def signatures(model: NextTokenModel) -> dict:
     """Functions by signature name; an argument's default, of one row, becomes the signature's."""
     service = LanguageModelService(model)
     text, prompt = (tf.TensorSpec([None], tf.string, name) for name in ("text", "prompt"))
@@ -159,12 +158,11 @@ def signatures(model: LanguageModel) -> dict:
         "generate": generate,
         "score": tf.function(score, input_signature=[text], autograph=False),
         "start": tf.function(start, input_signature=[prompt], autograph=False),
-        "embed": embed_signature(model),
         "step": tf.function(step, input_signature=[state, *settings], autograph=False),
     }
 
 
-def requests(model: LanguageModel) -> dict:
+def requests(model: NextTokenModel) -> dict:
     """Inputs by signature name: texts of different lengths, and prompts continued greedily."""
     words = [piece for piece in model.tokenizer.pieces if piece.strip()][:8]
     texts = [b"", *words, b"".join(words), b"".join(reversed(words))]
@@ -176,6 +174,5 @@ def requests(model: LanguageModel) -> dict:
         "generate": prompts,
         "serving_default": prompts,
         "start": {"prompt": texts},
-        "embed": {"text": texts},
         "step": {"state": state, **greedy},
     }
