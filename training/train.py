@@ -167,6 +167,7 @@ def _batches(
         config.seed,
         replicas,
         config.batch_tokens,
+        config.random_sequence_length,
     )
     size = (config.evaluation_batch_size if dataset.stream else config.batch_size) * replicas
     validation = make_batches(

@@ -27,6 +27,7 @@ class LanguageModel(TaskModel):
         tokenizer: how texts become ids.
         cell, cell_options and further options by name: those of `StackOptions`, of one direction.
         embedding_size: of the input embedding; 0 stands for `units`.
+        last_units: size of the last layer; 0 stands for `units`. Tied embeddings have to be of this size.
         output_dropout: on the stack's outputs; -1 stands for `dropout`.
         embedding_dropout: share of the words whose embeddings are dropped, the same ones in a whole
             batch (Gal and Ghahramani 2016, arXiv:1512.05287).
@@ -41,7 +42,7 @@ class LanguageModel(TaskModel):
     STARTS_FROM_OTHERS = True
     OPTIONS = (
         *("embedding_size", "output_dropout", "embedding_dropout", "activation_regularization"),
-        *("temporal_activation_regularization", "tie_embeddings", "separate_texts"),
+        *("temporal_activation_regularization", "tie_embeddings", "separate_texts", "last_units"),
     )
 
     def __init__(
@@ -51,6 +52,7 @@ class LanguageModel(TaskModel):
         cell_options: Mapping[str, Any] | None = None,
         *,
         embedding_size: int = 0,
+        last_units: int = 0,
         output_dropout: float = -1.0,
         embedding_dropout: float = 0.0,
         activation_regularization: float = 0.0,
@@ -66,7 +68,7 @@ class LanguageModel(TaskModel):
         self.separate_texts = separate_texts
         self.activation_regularization = activation_regularization
         self.temporal_activation_regularization = temporal_activation_regularization
-        cells = options.cells()
+        cells = options.cells(last_units)
         size = embedding_size or options.units
         start = unit_variance(size if tie_embeddings else 1)
         self.embedding = options.embedding("embedding", tokenizer.vocabulary_size, size, start)
