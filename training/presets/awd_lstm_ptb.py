@@ -20,7 +20,8 @@ With dynamic evaluation (Krause et al. 2018) 51.6 and 51.1.
 Differs from the paper: weights start as layers do here (Glorot's uniform distribution, that of the
 embeddings normal with variance 1/400), and lengths are stretched by a few in a thousand.
 
-Measured: MEASURED
+Measured: on two cores three steps, of WikiText-2 with its 10,000 most frequent words (24.2 million
+weights): 2.7 s for 1,500 tokens, 1.6 GB. No figure was reached: it has not been trained to the end.
 """
 
 CONFIG = {

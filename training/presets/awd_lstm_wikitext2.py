@@ -12,7 +12,8 @@ layers (the authors' code), 80 sequences at a time, 750 epochs.
 Published: perplexity 68.6 on the validation and 65.8 on the test split; by the authors' later code 68.7 and
 65.6, after finetuning, which is not part of this, 67.4 and 64.7, and then with the cache 52.2 and 50.6.
 
-Measured: MEASURED
+Measured: on two cores two steps, of WikiText-2 (33.6 million weights): 14 s for 6,000 tokens, tracing
+included, and 6 s for 2,560; 3.5 GB. No figure was reached: it has not been trained to the end.
 """
 
 from training.presets import awd_lstm_ptb

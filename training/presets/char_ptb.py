@@ -17,7 +17,8 @@ Published: 1.175 bits per character on the test split.
 Differs from the paper: the rate falls evenly to a tenth from the 301st to the 400th epoch, where it is
 divided by ten after the 300th and the 400th there; the weight decay is decoupled from Adam's.
 
-Measured: MEASURED
+Measured: on two cores two steps, of the characters of WikiText-2: 10 s for 10,752 characters, 3.1 GB. No
+figure was reached: it has not been trained to the end.
 """
 
 CONFIG = {

@@ -17,7 +17,8 @@ Differs from the paper: no input gate capped by the forget gate, no sum of both 
 penalty (2.5e-4 there), averaging is not restarted (two-tailed averaging there), and the state's dropout is
 the same at all steps. Figures near the published ones are therefore not to be expected without tuning.
 
-Measured: MEASURED
+Measured: on two cores two steps, of WikiText-2 with its 10,000 most frequent words (24 million weights): 10
+s a step, 2.4 GB. No figure was reached: it has not been trained to the end.
 """
 
 CONFIG = {

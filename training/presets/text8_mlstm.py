@@ -13,7 +13,8 @@ Published: 1.27 bits per character on the test split (1.19 with dynamic evaluati
 Differs from the paper: dropout of the states in the place of weight normalization with variational dropout;
 Adam with a falling rate, whose settings, like batch and window, are this preset's own and not tuned.
 
-Measured: MEASURED
+Measured: on two cores two steps, of the characters of WikiText-2 (45.7 million weights with these): 52 s a
+step, 5.1 GB. No figure was reached: it has not been trained to the end.
 """
 
 CONFIG = {

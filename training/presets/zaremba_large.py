@@ -9,7 +9,8 @@ the gradient's norm clipped at 10.
 
 Published: perplexity 82.2 on the validation and 78.4 on the test split of the Penn Treebank.
 
-Measured: MEASURED
+Measured: on two cores two steps, of WikiText-2 with its 10,000 most frequent words (66 million weights):
+2.6 s a step, 1.8 GB. No figure was reached: it has not been trained to the end.
 """
 
 from training.presets import zaremba_medium

@@ -9,7 +9,8 @@ the 6th, 39 epochs, the gradient's norm clipped at 5, the loss summed over time.
 
 Published: perplexity 86.2 on the validation and 82.7 on the test split of the Penn Treebank.
 
-Measured: MEASURED
+Measured: on two cores three steps, of WikiText-2 with its 10,000 most frequent words (19.8 million
+weights): 0.9 to 1.2 s a step, 1.1 GB. No figure was reached: it has not been trained to the end.
 """
 
 CONFIG = {
