@@ -26,6 +26,7 @@ LAYERS = [
         "zoo.decoding",
         "zoo.beam_search",
         "zoo.attention",
+        "zoo.neural_cache",
     ],
     ["zoo.spans", "zoo.vocabulary", "zoo.cutting", "zoo.ngram"],
     ["zoo.crf", "zoo.text", "zoo.metrics", "zoo.text_metrics"],

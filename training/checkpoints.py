@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,13 @@ class Checkpoints:
         model: TaskModel,
         optimizer: keras.optimizers.Optimizer,
         strategy: tf.distribute.Strategy,
+        average: Sequence[tf.Variable] = (),
     ):
         self.folder = folder
         self.model = model
         self.optimizer = optimizer
         self.strategy = strategy
+        self.average = average
 
     def save(self, progress: Progress, states: Any) -> None:
         """Write a checkpoint; the oldest ones go. All workers take part, and the chief writes."""
@@ -49,8 +52,7 @@ class Checkpoints:
         if not self.strategy.extended.should_checkpoint:
             return
         tensors = tensors_of(self.model.weights)
-        tensors |= {f"optimizer/{i}": v.numpy() for i, v in enumerate(self.optimizer.variables)}
-        tensors |= {f"random/{i}": v.numpy() for i, v in enumerate(self._random_states())}
+        tensors |= {name: variable.numpy() for name, variable in self._further_variables()}
         tensors |= {f"state/{name}": state for name, state in states.items()}
         path = self.folder / f"step-{progress.step:09d}.safetensors"
         write_tensors(path, tensors, dataclasses.asdict(progress))
@@ -68,10 +70,8 @@ class Checkpoints:
             raise ModelDirectoryError(f"{error}; delete it to go on from the checkpoint before") from error
         assign(self.model.weights, tensors, files[-1])
         try:
-            for index, variable in enumerate(self.optimizer.variables):
-                variable.assign(tensors[f"optimizer/{index}"])
-            for index, variable in enumerate(self._random_states()):
-                variable.assign(tensors[f"random/{index}"])
+            for name, variable in self._further_variables():
+                variable.assign(tensors[name])
             states = {name: self._on_replicas(tensors[f"state/{name}"]) for name in states}
         except KeyError as error:
             raise ModelDirectoryError(f"{files[-1]} has no {error}: it is of another run") from None
@@ -85,6 +85,16 @@ class Checkpoints:
         return self.strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(parts[context.replica_id_in_sync_group])
         )
+
+    def _further_variables(self) -> Iterator[tuple[str, Any]]:
+        """Those beside the model's weights, by name."""
+        groups = {
+            "optimizer": self.optimizer.variables,
+            "random": self._random_states(),
+            "average": self.average,
+        }
+        for group, variables in groups.items():
+            yield from ((f"{group}/{index}", variable) for index, variable in enumerate(variables))
 
     def _random_states(self) -> list[keras.Variable]:
         """The states of dropout's random generators, which Keras does not count among the weights."""

@@ -75,6 +75,9 @@ class Config:
     cell: str = _field("lstm", "The recurrence.", tuple(CELLS))
     cell_options: str = _field("", "Further options of the cell, such as activation=tanh or forget_bias=0.")
     units: int = _field(256, "Size of each layer's hidden state.", at_least=1)
+    last_units: int = _field(
+        0, "Size of the last layer's hidden state in a language model; 0: as --units.", at_least=0
+    )
     layers: int = _field(1, "Recurrent layers, one upon the other.", at_least=1)
     skip: str = _field("none", "Connections around each layer.", tuple(SKIPS))
     bidirectional: bool = _field(False, "Each layer reads in both directions of time.")
@@ -192,6 +195,11 @@ class Config:
     sequence_length: int = _field(
         64, "Steps of truncated back-propagation through time, in continuous text.", at_least=1
     )
+    random_sequence_length: bool = _field(
+        False,
+        "Draw each step's length: about --sequence_length, or at times half of it; the learning rate is in "
+        "proportion to it.",
+    )
     state_reset: float = _field(
         0.02,
         "Chance that a sequence of a step starts from the zero state and not from the carried one, as "
@@ -202,14 +210,14 @@ class Config:
         1, "Lanes that a continuous text is read in at evaluation; each starts without context.", at_least=1
     )
 
-    optimizer: str = _field("adam", "Update rule.", ("sgd", "momentum", "adam", "adamw"))
+    optimizer: str = _field("adam", "Update rule.", ("sgd", "sgdw", "momentum", "adam", "adamw"))
     learning_rate: float = _field(2e-3, "Learning rate, before the schedule.", at_least=0)
     momentum: float = _field(0.9, "Momentum, of --optimizer=momentum.", at_least=0)
     beta_1: float = _field(
         0.9, "Decay of the gradient's running mean, of adam and adamw.", at_least=0, below=1
     )
     beta_2: float = _field(0.999, "Decay of its running square, of adam and adamw.", at_least=0, below=1)
-    weight_decay: float = _field(1e-4, "Decoupled weight decay, of --optimizer=adamw.", at_least=0)
+    weight_decay: float = _field(1e-4, "Decoupled weight decay, of sgdw and adamw.", at_least=0)
     clipnorm: float = _field(0.0, "Largest norm of each weight's gradient; 0: none.", at_least=0)
     global_clipnorm: float = _field(5.0, "Largest norm of the whole gradient; 0: none.", at_least=0)
     loss_reduction: str = _field(
@@ -227,6 +235,13 @@ class Config:
     warmup_steps: int = _field(0, "Steps in which the learning rate rises from zero.", at_least=0)
     decay_factor: float = _field(0.5, "See --schedule.", at_least=0)
     decay_after: int = _field(4, "Epochs before the decay; see --schedule.", at_least=0)
+
+    average_weights_after: int = _field(
+        0,
+        "Evaluate the mean of the weights since the first evaluation that was worse than the best of those "
+        "so many before it and earlier (NT-ASGD, with --optimizer=sgd); 0: never.",
+        at_least=0,
+    )
 
     epochs: int = _field(10, "Passes over the training data.", at_least=1)
     max_steps: int = _field(0, "Steps at most, instead of --epochs; 0: no such limit.", at_least=0)

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from serving.program import UserError
+from training.averaging import WeightAverage, averaging_start
 from training.callbacks import BestWeights, EarlyStopping, MetricsFile, ProgressBar, TensorBoard, losses
 from training.checkpoints import Checkpoints, Progress
 from training.config import Config
@@ -53,9 +54,12 @@ class Trainer:
         with strategy.scope():
             self.optimizer = make_optimizer(config)
             self.optimizer.build(model.trainable_variables)
+            averaged = model.trainable_variables if config.average_weights_after else []
+            self.average = WeightAverage(averaged)
         self.evaluate = Evaluator(model, strategy)
         folder = Path(config.output_dir)
-        self.checkpoints = Checkpoints(folder / "checkpoints", model, self.optimizer, strategy)
+        average = self.average.variables
+        self.checkpoints = Checkpoints(folder / "checkpoints", model, self.optimizer, strategy, average)
         self.states = initial_states(model, training, strategy)
         signature = trace_signature(strategy, training, self.states)
         self.train_step = TrainStep(model, self.optimizer, config, strategy, signature)
@@ -135,6 +139,7 @@ class Trainer:
         step = self.progress.step
         history = losses(self.model, self.progress)
         rate = learning_rate(self.config, step, self.training.steps, self.total_steps, history)
+        rate *= self.training.relative_length(*divmod(step, self.training.steps))
         self.optimizer.learning_rate = rate
         started = time.perf_counter()
         self.callbacks.on_train_batch_begin(step)
@@ -149,6 +154,8 @@ class Trainer:
             "seconds": time.perf_counter() - started,
         }
         self.progress.step += 1
+        if count := self._averaged_steps():
+            self.average.include(tf.constant(count))
         self._count_skipped(bool(result.applied), logs)
         self.callbacks.on_train_batch_end(step, logs)
 
@@ -163,13 +170,23 @@ class Trainer:
                 "and train in another --output_dir"
             )
 
+    def _averaged_steps(self) -> int:
+        """How many weights the average is of, that which it began with and one a step; 0: none so far."""
+        history, patience = self.progress.history, self.config.average_weights_after
+        start = averaging_start(losses(self.model, self.progress), patience) if patience else None
+        return 0 if start is None else self.progress.step - history[start]["step"] + 1
+
     def _evaluate(self) -> None:
-        self.callbacks.on_test_begin()
-        metrics = {"step": self.progress.step, **self.evaluate(self.validation)}
-        self.progress.history.append(metrics)
-        if not math.isfinite(self.model.objective(metrics)):
-            raise UserError(f"validation at step {self.progress.step} is not finite: {metrics}")
-        self.callbacks.on_test_end(metrics)
+        averaged = self._averaged_steps()
+        with self.average.in_place() if averaged else contextlib.nullcontext():
+            self.callbacks.on_test_begin()
+            metrics = {"step": self.progress.step, **self.evaluate(self.validation)}
+            self.progress.history.append(metrics)
+            if not math.isfinite(self.model.objective(metrics)):
+                raise UserError(f"validation at step {self.progress.step} is not finite: {metrics}")
+            self.callbacks.on_test_end(metrics)
+        if not averaged and self._averaged_steps():
+            self.average.include(tf.constant(1))
 
     def save(self) -> None:
         """Write a checkpoint."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import math
 import os
 import re
@@ -26,6 +27,7 @@ import tensorflow as tf
 
 from serving.program import UserError
 from training.datasets.base import Dataset
+from training.sequence_lengths import random_cuts, random_steps
 from zoo.models import TaskModel
 
 BUCKETS = (8, *(size for power in range(4, 13) for size in (3 << power - 2, 1 << power)), 6144, 8192)
@@ -41,7 +43,7 @@ class Batches:
 
     `open(epoch, step)` gives the epoch's batches from a step on, and `spec` what all of them are;
     `continuous` says that states are to be carried from batch to batch; `fingerprint` tells one content from
-    another.
+    another; `relative_length(epoch, step)` is a step's length by that which the learning rate is meant for.
     """
 
     steps: int
@@ -49,6 +51,7 @@ class Batches:
     batch_size: int
     fingerprint: str
     open: Callable[[int, int], tf.data.Dataset]
+    relative_length: Callable[[int, int], float] = lambda epoch, step: 1.0
 
     @functools.cached_property
     def spec(self) -> Any:
@@ -65,8 +68,10 @@ def make_batches(
     seed: int | None = None,
     replicas: int = 1,
     batch_tokens: int = 0,
+    random_length: bool = False,
 ) -> Batches:
-    """A split's batches; shuffled where a seed is given, which also leaves out an incomplete window."""
+    """A split's batches; shuffled, or of random length, where a seed is given, which also leaves out an
+    incomplete window."""
     if not dataset.stream:
         return bucketed_batches(
             model,
@@ -78,6 +83,8 @@ def make_batches(
             cache_dir / f"{split}.features",
         )
     tokens = write_tokens(model, dataset.load(split), cache_dir / f"{split}.tokens")
+    if random_length and seed is not None:
+        return random_length_batches(tokens, batch_size, sequence_length, seed, replicas)
     return contiguous_batches(
         tokens, batch_size, sequence_length, drop_remainder=seed is not None, replicas=replicas
     )
@@ -118,10 +125,7 @@ def contiguous_batches(
     lane_length = tokens.count // batch_size if drop_remainder else math.ceil(tokens.count / batch_size)
     steps = lane_length // sequence_length if drop_remainder else math.ceil(lane_length / sequence_length)
     if steps == 0:
-        raise UserError(
-            f"{tokens.path.stem}: {tokens.count} tokens are too few for --batch_size={batch_size} times "
-            f"--sequence_length={sequence_length}; lower one of them"
-        )
+        raise _too_few(tokens, batch_size, sequence_length)
     rows = batch_size // replicas
     path = tokens.path.with_suffix(".batches")
     _write_windows(tokens, path, np.arange(batch_size) * lane_length, sequence_length, steps)
@@ -145,6 +149,43 @@ def contiguous_batches(
         return _ahead(tf.data.Dataset.zip((windows, parts)).map(arrange))
 
     return Batches(steps, True, batch_size, tokens.fingerprint, open_epoch)
+
+
+def random_length_batches(
+    tokens: TokenFile, batch_size: int, sequence_length: int, seed: int, replicas: int = 1
+) -> Batches:
+    """Lanes through a token file as in `contiguous_batches`, in windows of lengths drawn anew each epoch."""
+    lane_length, rows = tokens.count // batch_size, batch_size // replicas
+    if lane_length == 0:
+        raise _too_few(tokens, batch_size, sequence_length)
+    lane_starts = np.arange(batch_size)[:, np.newaxis] * lane_length
+    cuts = functools.partial(random_cuts, lane_length, sequence_length, seed)
+    types = {"inputs": tf.int32, "targets": tf.int32, "mask": tf.bool}
+    spec = {name: tf.TensorSpec([rows, None], dtype) for name, dtype in types.items()}
+
+    def open_epoch(epoch: int, first_step: int) -> tf.data.Dataset:
+        def parts() -> Iterator[dict[str, np.ndarray]]:
+            ids = np.memmap(tokens.path, np.int32, "r")
+            for start, end in itertools.pairwise(cuts(epoch)[first_step:]):
+                windows = ids[lane_starts + np.arange(start, end + 1)]
+                for part in np.split(windows, replicas):
+                    mask = np.ones([rows, end - start], bool)
+                    yield {"inputs": part[:, :-1], "targets": part[:, 1:], "mask": mask}
+
+        return _ahead(tf.data.Dataset.from_generator(parts, output_signature=spec))
+
+    def relative_length(epoch: int, step: int) -> float:
+        return float(cuts(epoch)[step + 1] - cuts(epoch)[step]) / sequence_length
+
+    steps = random_steps(lane_length, sequence_length)
+    return Batches(steps, True, batch_size, tokens.fingerprint, open_epoch, relative_length)
+
+
+def _too_few(tokens: TokenFile, batch_size: int, sequence_length: int) -> UserError:
+    return UserError(
+        f"{tokens.path.stem}: {tokens.count} tokens are too few for --batch_size={batch_size} times "
+        f"--sequence_length={sequence_length}; lower one of them"
+    )
 
 
 def _write_windows(tokens: TokenFile, path: Path, lane_starts, sequence_length: int, steps: int) -> None:

@@ -19,6 +19,8 @@ def make_optimizer(config: Config) -> keras.optimizers.Optimizer:
         return optimizer
     if config.optimizer == "adam":
         return keras.optimizers.Adam(config.learning_rate, **betas)
+    if config.optimizer == "sgdw":  # of all weights: w <- w - rate (g + decay w), L2 regularization
+        return keras.optimizers.SGD(config.learning_rate, weight_decay=config.weight_decay)
     return keras.optimizers.SGD(
         config.learning_rate, momentum=config.momentum if config.optimizer == "momentum" else 0.0
     )

@@ -171,6 +171,7 @@ def _batches(
         config.seed if model.trainable_variables else None,
         replicas,
         config.batch_tokens,
+        config.random_sequence_length,
     )
     size = (config.evaluation_batch_size if dataset.stream else config.batch_size) * replicas
     validation = make_batches(

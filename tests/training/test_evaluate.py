@@ -12,7 +12,7 @@ import tensorflow as tf
 from tiny import prose
 
 from training import evaluate
-from zoo.model_directory import load_model
+from zoo.model_directory import load_model, read_tensors, write_tensors
 
 
 @pytest.fixture
@@ -118,6 +118,104 @@ def test_other_data(evaluated, trained, tmp_path):
     got = evaluated("--split=test", "--dataset=text", f"--test_path={other}")
     assert got["nats_per_token"] == pytest.approx(np.mean(nats), rel=1e-5)
     assert got["tokens"] == len(nats)
+
+
+@pytest.fixture
+def coarse(copied):
+    """A second model of the same tokens: the first, with half of its weights' precision gone."""
+    path = copied / "best/weights.safetensors"
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, {name: np.round(2 * array) / 2 for name, array in tensors.items()}, metadata)
+    return copied
+
+
+def figures(result):
+    return {name: value for name, value in result.items() if name not in ("task", "split")}
+
+
+class TestAdaptation:
+    """What it comes to is checked in test_scoring and test_interpolation; here, that flags lead there."""
+
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            ("--cache_size=50", "--cache_weight=0.2", "--cache_flatness=0.1"),
+            ("--dynamic_learning_rate=0.1", "--dynamic_statistics=0", "--dynamic_segment=20"),
+            ("--dynamic_learning_rate=1e-3", "--dynamic_statistics=4", "--dynamic_segment=20"),
+        ],
+    )
+    def test_changes_the_figures_and_not_their_names(self, evaluated, flags):
+        plain, adapted = evaluated(), evaluated(*flags)
+        assert list(plain) == list(adapted)
+        assert adapted["tokens"] == plain["tokens"]
+        assert 1e-3 < abs(adapted["nats_per_token"] - plain["nats_per_token"]) < 1.0
+
+    @pytest.mark.parametrize("flags", [("--cache_size=9", "--cache_weight=0"), ("--dropout_samples=2",)])
+    def test_of_nothing_changes_nothing(self, evaluated, flags):
+        assert figures(evaluated(*flags)) == pytest.approx(figures(evaluated()), rel=1e-5)
+
+    def test_is_for_continuous_texts_and_language_models(self, run_program, copied, tmp_path):
+        def complaint(*flags):
+            code, out, err = run_program(evaluate, f"--model_dir={copied}", *flags)
+            assert (code, out) == (1, "")
+            return err
+
+        written = json.loads((copied / "config.json").read_text())
+        written["model"]["separate_texts"] = True
+        (copied / "config.json").write_text(json.dumps(written))
+        assert "continuous text" in complaint("--text_mode=lines", "--cache_size=5")
+        assert "continuous text" in complaint("--text_mode=lines", "--dynamic_learning_rate=1")
+
+
+class TestInterpolation:
+    def test_of_two_is_better_than_each_on_validation(self, evaluated, trained, coarse):
+        both = evaluated(f"--interpolate_with={coarse}")
+        first, second = evaluated(), evaluated(model_dir=coarse)
+        assert second["nats_per_token"] > first["nats_per_token"] + 0.01
+        assert both["nats_per_token"] <= first["nats_per_token"] + 1e-7
+        assert len(both["interpolation_weights"]) == 2
+        assert sum(both["interpolation_weights"]) == pytest.approx(1.0)
+        assert both["interpolation_weights"][0] > both["interpolation_weights"][1]
+        assert set(both) - set(first) == {"interpolation_weights"}
+
+    def test_takes_the_weights_of_validation_to_other_splits(self, evaluated, trained, coarse):
+        validation, test = [
+            evaluated(f"--split={split}", f"--interpolate_with={coarse}") for split in ("validation", "test")
+        ]
+        assert test["interpolation_weights"] == validation["interpolation_weights"]
+        text = split_of(trained.config, 0.9, 1.0)
+        each = [
+            np.exp(np.negative(numpy_nats(load_model(path), text))) for path in (trained.model_dir, coarse)
+        ]
+        expected = -np.log(np.array(test["interpolation_weights"]) @ np.array(each)).mean()
+        assert test["nats_per_token"] == pytest.approx(expected, rel=1e-5)
+        assert test["tokens"] == len(text)
+
+    def test_of_lines_in_the_order_of_their_batches(self, evaluated, trained, coarse, tmp_path):
+        """Two models of separate texts, whose mixture with one of itself is that model."""
+        for folder in (coarse, tmp_path / "lines"):
+            shutil.copytree(trained.model_dir, folder, dirs_exist_ok=True)
+            written = json.loads((folder / "config.json").read_text())
+            written["model"]["separate_texts"] = True
+            (folder / "config.json").write_text(json.dumps(written))
+        lines = {"model_dir": tmp_path / "lines"}
+        plain = evaluated("--text_mode=lines", **lines)
+        both = evaluated("--text_mode=lines", f"--interpolate_with={coarse}", **lines)
+        assert both.pop("interpolation_weights") == [0.5, 0.5]
+        assert figures(both) == pytest.approx(figures(plain), rel=1e-6)
+
+    def test_is_of_models_of_the_same_tokens(self, complaint, copied):
+        vocabulary = copied / "assets/vocabulary.json"
+        pieces = json.loads(vocabulary.read_text())
+        vocabulary.write_text(json.dumps([*pieces[:2], *pieces[:1:-1]]))
+        assert "other tokens than" in complaint(f"--interpolate_with={copied}")
+
+    def test_is_of_different_models(self, complaint, trained, tmp_path):
+        assert "each model directory once" in complaint(f"--interpolate_with={trained.model_dir}")
+        assert "each model directory once" in complaint(f"--interpolate_with={tmp_path},{tmp_path}")
+
+    def test_is_of_model_directories(self, complaint, tmp_path):
+        assert f"{tmp_path} is no model directory" in complaint(f"--interpolate_with={tmp_path}")
 
 
 class TestComplaints:

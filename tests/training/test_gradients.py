@@ -151,7 +151,7 @@ def test_adam_moves_words_that_a_batch_has_not_as_a_dense_gradient_does():
     np.testing.assert_allclose(model.weights[1].numpy(), weights[1], atol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "sgdw", "momentum", "adam", "adamw"])
 @pytest.mark.parametrize(("spoiled", "value"), [("loss", "nan"), ("loss", "inf"), ("gradient", "nan")])
 def test_what_is_not_finite_changes_nothing(optimizer, spoiled, value):
     model = make_model(SpoiledModel)

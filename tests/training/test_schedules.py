@@ -76,6 +76,13 @@ class TestOptimizers:
         expected = 1 - 0.1 * self.GRADIENTS.sum(0)
         np.testing.assert_allclose(self.trained(optimizer="sgd"), expected, rtol=1e-5)
 
+    def test_sgdw(self):
+        """Loshchilov and Hutter 2019, algorithm 1, without momentum: L2 regularization."""
+        weights = np.ones((2, 4))
+        for gradient in self.GRADIENTS:
+            weights = weights - 0.1 * (gradient + 0.3 * weights)
+        np.testing.assert_allclose(self.trained(optimizer="sgdw", weight_decay=0.3), weights, rtol=1e-5)
+
     def test_momentum(self):
         weights, velocity = np.ones((2, 4)), 0.0
         for gradient in self.GRADIENTS:

@@ -29,6 +29,7 @@ class LanguageModel(NextTokenModel):
         tokenizer: how texts become ids.
         cell, cell_options and further options by name: those of `StackOptions`, of one direction.
         embedding_size: of the input embedding; 0 stands for `units`.
+        last_units: size of the last layer; 0 stands for `units`. Tied embeddings have to be of this size.
         output_dropout: on the stack's outputs; -1 stands for `dropout`.
         embedding_dropout: share of the words whose embeddings are dropped, the same ones in a whole
             batch (Gal and Ghahramani 2016, arXiv:1512.05287).
@@ -45,7 +46,7 @@ class LanguageModel(NextTokenModel):
     OPTIONS = (
         *("embedding_size", "output_dropout", "embedding_dropout", "activation_regularization"),
         *("temporal_activation_regularization", "output_layer", "output_options", "tie_embeddings"),
-        "separate_texts",
+        *("separate_texts", "last_units"),
     )
 
     def __init__(
@@ -55,6 +56,7 @@ class LanguageModel(NextTokenModel):
         cell_options: Mapping[str, Any] | None = None,
         *,
         embedding_size: int = 0,
+        last_units: int = 0,
         output_dropout: float = -1.0,
         embedding_dropout: float = 0.0,
         activation_regularization: float = 0.0,
@@ -69,7 +71,7 @@ class LanguageModel(NextTokenModel):
         super().__init__(tokenizer, separate_texts, options.precision)
         self.activation_regularization = activation_regularization
         self.temporal_activation_regularization = temporal_activation_regularization
-        cells = options.cells()
+        cells = options.cells(last_units)
         size = embedding_size or options.units
         start = unit_variance(size if tie_embeddings else 1)
         self.embedding = options.embedding("embedding", tokenizer.vocabulary_size, size, start)

@@ -55,12 +55,16 @@ class StackOptions:
         names = [*further, *(item.name for item in fields(cls))]
         return {name: options[name] for name in names if name in options}
 
-    def cells(self) -> list[Cell]:
-        """One a layer. Raises ValueError where the cell cannot be as it was asked for."""
+    def cells(self, last_units: int = 0) -> list[Cell]:
+        """One a layer; the last may be of another size than `units`.
+
+        Raises ValueError where the cell cannot be as it was asked for.
+        """
         make, arguments = CELLS[self.cell], self._cell_arguments
+        units = [self.units] * (self.layers - 1) + [last_units or self.units]
         return [
-            make(self.units, name=f"{self.cell}_{index}", dtype=self.precision, **arguments())
-            for index in range(self.layers)
+            make(size, name=f"{self.cell}_{index}", dtype=self.precision, **arguments())
+            for index, size in enumerate(units)
         ]
 
     def embedding(
