@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from zoo.metrics import Perplexity, unigram_perplexity
-from zoo.models import language_model_serving
+from zoo.models import language_model_signatures
 from zoo.models.base import TaskModel, Tensors, learn_tokenizer, padded
 from zoo.models.stack_options import StackOptions, unit_variance
 from zoo.text import TOKENIZERS, Tokenizer
@@ -194,10 +194,13 @@ class LanguageModel(TaskModel):
         )
 
     def signatures(self):
-        return language_model_serving.signatures(self)
+        return language_model_signatures.signatures(self)
+
+    def narrow_signatures(self, signatures):
+        return language_model_signatures.narrow(self, signatures)
 
     def requests(self):
-        return language_model_serving.requests(self)
+        return language_model_signatures.requests(self)
 
     def tables(self):
         return [self.tokenizer]
