@@ -152,14 +152,12 @@ class _Search(NamedTuple):
         The length penalty is that of `counted` tokens, their number without the end is `length`.
         """
         score = tf.where(is_new, candidates.log_prob / self._penalty(counted)[:, tf.newaxis], _IMPOSSIBLE)
-        lengths = tf.fill(tf.shape(score), length)
-        both = [
-            tf.concat(pair, axis=1)
-            for pair in zip(ended[:4], (score, candidates.log_prob, lengths, candidates.ids), strict=True)
-        ]
-        score, place = tf.math.top_k(both[0], tf.reduce_max(self.hypotheses))
+        news = (score, candidates.log_prob, tf.fill(tf.shape(score), length), candidates.ids)
+        score, *others = (tf.concat(pair, axis=1) for pair in zip(ended[:4], news, strict=True))
+        score, place = tf.math.top_k(score, tf.reduce_max(self.hypotheses))
+        log_prob, lengths, ids = (tf.gather(each, place, batch_dims=1) for each in others)
         count = ended.count + tf.math.count_nonzero(is_new, axis=1, dtype=tf.int32)
-        return _Ended(score, *(tf.gather(each, place, batch_dims=1) for each in both[1:]), count)
+        return _Ended(score, log_prob, lengths, ids, count)
 
     def _is_finished(self, steps, beam, ended):
         worst = tf.gather(ended.score, self.hypotheses - 1, batch_dims=1)  # of those asked for

@@ -136,9 +136,11 @@ class LanguageModelService:
             RepetitionPenalty(settings["repetition_penalty"], self.model.tokenizer.vocabulary_size),
             BadWords(self._forbidden(settings["bad_words"])),
         )
+        token, states = self._started(tokens)
         generated = decoding.generate(
             lambda token, states: self._next_logits(token, states, step_weights),
-            *self._started(tokens),
+            token,
+            states,
             Limits(settings["max_new_tokens"], StopStrings(settings["stop"]), self._piece),
             self._sampling(settings),
             decoding.uniforms(settings["seed"], batch_size, MAX_NEW_TOKENS),
@@ -171,9 +173,11 @@ class LanguageModelService:
         """
         settings = decoding.checked(BEAM, settings, tf.size(prompt))
         step_weights = self.model.stack.step_weights()
+        token, states = self._started(self.model.tokenizer.tokenize(prompt))
         found = beam_search(
             lambda token, states: self._next_logits(token, states, step_weights),
-            *self._started(self.model.tokenizer.tokenize(prompt)),
+            token,
+            states,
             settings["beam_width"],
             settings["max_new_tokens"],
             self._end_id,

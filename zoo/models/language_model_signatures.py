@@ -54,11 +54,11 @@ def narrow(model: LanguageModel, wide: Mapping[str, Any]) -> dict[str, Any]:
     prompt = tf.TensorSpec([None], tf.string, "prompt")
     state = tf.TensorSpec([None, LanguageModelService(model).state_width], tf.float32, "state")
 
-    def generate(*inputs):
-        return wide["generate"](*inputs)
+    def generate(prompt, **given):
+        return wide["generate"](prompt, **given)
 
-    def step(*inputs):
-        return wide["step"](*inputs)
+    def step(state, **given):
+        return wide["step"](state, **given)
 
     of_step = {name: STEP[name] for name in ("temperature", "top_k", "top_p", "seed")}
     generate = _function(generate, prompt, {"max_new_tokens": GENERATE["max_new_tokens"], **of_step})
@@ -75,8 +75,8 @@ def _function(
     """A function of `first` and the settings, whose defaults of one row become those of the signature."""
     settings = settings or {}
 
-    def function(*arguments, **named):
-        return compute(*arguments, **named)
+    def function(value, *arguments, **named):
+        return compute(value, **dict(zip(settings, arguments, strict=False)), **named)
 
     function.__name__ = compute.__name__
     # TensorFlow asks for the parameters' names and defaults here.
