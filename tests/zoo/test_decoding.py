@@ -242,7 +242,7 @@ def test_a_text_ends_where_nothing_may_follow():
 def test_stop_strings_inside_and_across_tokens():
     strings = [[b"a"], [b"bb", b"ba"], [b"ab"], [b"aba", b"bab"], [b"x"], [b"baab"], []] * 6
     _, stopped, _ = compare([{"stop": row} for row in strings])
-    assert len(set(stopped.tolist())) > 4
+    assert len(set(stopped.tolist())) >= 4
     for kind in range(6):
         assert (stopped[kind::7] != NOWHERE).any() == (kind != 4)
     assert (stopped[6::7] == NOWHERE).all()

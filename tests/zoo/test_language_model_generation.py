@@ -171,12 +171,14 @@ def test_stop_strings_are_bytes_of_the_text_and_not_tokens(say):
 
 
 def test_the_tokens_of_a_stop_string_are_counted(of_words, say):
+    """Up to the one that holds the end of the string."""
     plain, stopped = say(), say(stop=[["e c"]])
+    details = of_words.signatures()["generate_details"]
+    tokens = say.func(details, *say.args, **say.keywords)["tokens"]
     for row in np.flatnonzero(plain["text"] != stopped["text"]):
-        # The tokens up to the one that holds the end of the string, as in the text without it.
-        whole = plain["text"][row][: plain["text"][row].index(b"e c") + 3]
-        tokens = of_words.tokenizer.tokenize([whole])[0]
-        assert stopped["num_tokens"][row] == len(tokens)
+        whole = [b"".join(tokens[row, :count]) for count in range(26)]
+        assert stopped["num_tokens"][row] == next(count for count in range(26) if b"e c" in whole[count])
+        assert stopped["log_prob"][row] > plain["log_prob"][row]
     assert (stopped["num_tokens"] < 25).any()
 
 

@@ -268,10 +268,10 @@ def test_step_tells_what_it_drew(kind, model, signatures):
 
 
 @pytest.fixture(scope="module")
-def exported(stream, separate, tmp_path_factory):
+def exported(stream, separate, signatures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     for name, model in (("stream", stream), ("separate", separate)):
-        write_saved_model(model, folder / name)
+        write_saved_model(model, folder / name, signatures[name])
     return folder
 
 
