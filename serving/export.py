@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,8 @@ def export(model: TaskModel, export_base: str | os.PathLike, version: int = 0) -
     if folder.exists():
         raise UserError(f"{folder} exists already; leave out --version for the next free one")
     try:
-        signatures = model.signatures()
-        write_saved_model(model, partial, signatures)
-        verify(model, partial, signatures)
+        write_saved_model(model, partial)
+        verify(model, partial)
         os.rename(partial, folder)
     except tf.errors.OpError as error:
         raise UserError(f"{folder} could not be written: {error.message}") from error
@@ -57,8 +56,8 @@ def export(model: TaskModel, export_base: str | os.PathLike, version: int = 0) -
     return folder
 
 
-def write_saved_model(model: TaskModel, folder: Path, signatures: Mapping[str, Any]) -> None:
-    """Save the model with its signatures, and requests for servers to warm up with.
+def write_saved_model(model: TaskModel, folder: Path) -> None:
+    """Save the model's signatures, and requests for servers to warm up with.
 
     The module that is saved holds the plain variables: of a Keras layer the SavedModel would hold
     each variable twice, and fail to load in a graph session.
@@ -66,6 +65,7 @@ def write_saved_model(model: TaskModel, folder: Path, signatures: Mapping[str, A
     module = tf.Module()
     module.variables_ = [variable.value for variable in model.variables]
     module.tables = model.tables()
+    signatures = model.signatures()
     for name, function in signatures.items():
         setattr(module, name, function)  # for tf.saved_model.load, where these keep their arguments' defaults
     signature_inputs.save(module, folder, signatures, model.narrow_signatures(signatures))
@@ -100,9 +100,9 @@ def _write_warmup_requests(model: TaskModel, folder: Path) -> None:
     warmup.write_requests(folder, requests)
 
 
-def verify(model: TaskModel, folder: Path, functions: Mapping[str, Any]) -> None:
+def verify(model: TaskModel, folder: Path) -> None:
     """Compare the SavedModel, loaded in a graph session as servers do, with the model in memory."""
-    requests = model.requests()
+    functions, requests = model.signatures(), model.requests()
     expected = {name: _answer(functions[name], inputs) for name, inputs in requests.items()}
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], os.fspath(folder))

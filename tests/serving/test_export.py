@@ -329,16 +329,19 @@ def test_a_wrong_export_is_found_and_leaves_nothing_behind(trained, tmp_path, mo
     model = load_model(trained.model_dir)
     write = export.write_saved_model
 
-    def spoiled(model, folder, signatures):
+    def spoiled(model, folder):
         if wrong == "weights":
             bias = model.head.bias.numpy()
             model.head.bias.assign(bias + np.linspace(0, 0.1, len(bias)))
-            write(model, folder, signatures)
+            write(model, folder)
             model.head.bias.assign(bias)
         elif wrong == "signature":
-            write(model, folder, {**signatures, "score": shifted(signatures["score"])})
+            signatures = model.signatures
+            model.signatures = lambda: {**signatures(), "score": shifted(signatures()["score"])}
+            write(model, folder)
+            model.signatures = signatures
         else:
-            write(model, folder, signatures)
+            write(model, folder)
             os.truncate(next((folder / "variables").glob("*.data*")), 100)
 
     def shifted(score):

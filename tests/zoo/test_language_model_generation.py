@@ -174,7 +174,7 @@ def test_the_tokens_of_a_stop_string_are_counted(of_words, say):
     """Up to the one that holds the end of the string."""
     plain, stopped = say(), say(stop=[["e c"]])
     details = of_words.signatures()["generate_details"]
-    tokens = say.func(details, *say.args, **say.keywords)["tokens"]
+    tokens = call_generate(details, say.args[1], **say.keywords)["tokens"]
     for row in np.flatnonzero(plain["text"] != stopped["text"]):
         whole = [b"".join(tokens[row, :count]) for count in range(26)]
         assert stopped["num_tokens"][row] == next(count for count in range(26) if b"e c" in whole[count])

@@ -268,10 +268,10 @@ def test_step_tells_what_it_drew(kind, model, signatures):
 
 
 @pytest.fixture(scope="module")
-def exported(stream, separate, signatures, tmp_path_factory):
+def exported(stream, separate, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     for name, model in (("stream", stream), ("separate", separate)):
-        write_saved_model(model, folder / name, signatures[name])
+        write_saved_model(model, folder / name)
     return folder
 
 
@@ -381,6 +381,6 @@ def test_signatures_are_the_contracts(exported, stream):
         }
         assert described(loaded[name].outputs) == outputs
     in_python = tf.saved_model.load(str(exported / "stream")).signatures
-    assert set(in_python) == set(loaded)
+    assert set(in_python) == set(loaded) - {"__saved_model_init_op"}
     for name, (inputs, _) in expected.items():
         assert set(in_python[name].structured_input_signature[1]) == set(inputs)
