@@ -22,7 +22,7 @@ import tensorflow as tf
 from absl import flags
 from tensorflow.core.protobuf import saved_model_pb2
 
-from serving import program, warmup
+from serving import program, signature_inputs, warmup
 from serving.messages import predict_pb2
 from serving.program import UserError
 from zoo.model_directory import ModelDirectoryError, load_model
@@ -68,7 +68,7 @@ def write_saved_model(model: TaskModel, folder: Path) -> None:
     signatures = model.signatures()
     for name, function in signatures.items():
         setattr(module, name, function)  # for tf.saved_model.load, where these keep their arguments' defaults
-    tf.saved_model.save(module, os.fspath(folder), signatures=signatures)
+    signature_inputs.save(module, folder, signatures, model.narrow_signatures(signatures))
     _name_methods(folder / "saved_model.pb")
     _write_warmup_requests(model, folder)
 

@@ -45,13 +45,17 @@ class InNumpy:
 
     def logits(self, ids) -> np.ndarray:
         """[tokens, vocabulary]: after each of the ids, from the zero state."""
+        return self.hidden(ids) @ self.output_embedding.T + self.bias
+
+    def hidden(self, ids) -> np.ndarray:
+        """[tokens, units]: the last layer's output."""
         outputs = self.embedding[ids][np.newaxis]
         for cell, step in zip(self.model.stack.cells, self.steps, strict=True):
             inputs, zeros = outputs, [np.zeros((1, size)) for size in cell.state_size]
             outputs, _, _ = run(step, inputs, zeros)
             if self.model.stack.skip == "residual" and inputs.shape == outputs.shape:
                 outputs = inputs + outputs
-        return outputs[0] @ self.output_embedding.T + self.bias
+        return outputs[0]
 
     def targets(self, text: str) -> list[int]:
         end = [BOUNDARY] if self.model.separate_texts else []
@@ -64,24 +68,44 @@ class InNumpy:
         log_prob = log_softmax(self.logits([BOUNDARY, *targets[:-1]]))
         return sum(log_prob[now, target] for now, target in enumerate(targets))
 
-    def generate(self, prompt: str, limit: int, uniform=None, **settings) -> tuple[str, int, float]:
+    def generate(
+        self, prompt: str, limit: int, uniform=None, penalty=1.0, bad_words=(), stop=(), **settings
+    ) -> tuple[str, int, float]:
         """The continuation, its number of tokens, and their log-probability."""
-        ids, drawn, log_prob = [BOUNDARY, *ids_of(prompt)], [], 0.0
+        ids, text, log_prob, drawn = [BOUNDARY, *ids_of(prompt)], "", 0.0, 0
         for now in range(limit):
             logits = self.logits(ids)[-1]
-            allowed = np.where(np.arange(len(logits)) == UNKNOWN, -np.inf, logits)
+            changed = self._changed(logits, ids, penalty, bad_words)
+            if np.isinf(changed).all():
+                break
             if uniform is None:
-                token = int(allowed.argmax())
+                token = int(changed.argmax())
             else:
-                cumulative = np.cumsum(sampling_distribution(allowed, **settings))
+                cumulative = np.cumsum(sampling_distribution(changed, **settings))
                 token = int(np.searchsorted(cumulative, uniform[now], side="right"))
             log_prob += log_softmax(logits)[token]
-            ids.append(token)
-            drawn.append(token)
+            drawn += 1
             if self.model.separate_texts and token == BOUNDARY:
                 break
-        ended = self.model.separate_texts and drawn[-1:] == [BOUNDARY]
-        return "".join(PIECES[token] for token in (drawn[:-1] if ended else drawn)), len(drawn), log_prob
+            ids.append(token)
+            text += PIECES[token]
+            if any(text.endswith(each) for each in stop):
+                return (
+                    min((text[: -len(each)] for each in stop if text.endswith(each)), key=len),
+                    drawn,
+                    log_prob,
+                )
+        return text, drawn, log_prob
+
+    def _changed(self, logits, ids, penalty, bad_words):
+        changed = logits.copy()
+        for token in set(ids[1:]):  # the first was there before the text
+            changed[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+        said = "".join(PIECES[token] for token in ids[1:])
+        for token, piece in enumerate(PIECES):
+            if token == UNKNOWN or any((said + piece).endswith(word) for word in bad_words):
+                changed[token] = -np.inf
+        return changed
 
 
 def ids_of(text: str) -> list[int]:
@@ -93,8 +117,11 @@ def decoded(texts) -> list[str]:
 
 
 def call_generate(signature, prompts, **settings) -> dict[str, np.ndarray]:
-    types = {"temperature": np.float32, "top_p": np.float32}
-    given = {name: np.array(value, types.get(name, np.int32)) for name, value in settings.items()}
+    """What a signature answers, whose settings may be given as lists."""
+    types = {
+        spec.name: spec.dtype for spec in signature.get_concrete_function().structured_input_signature[0]
+    }
+    given = {name: tf.constant(value, types[name]) for name, value in settings.items()}
     return {
         name: value.numpy() for name, value in signature(tf.constant(prompts, tf.string), **given).items()
     }

@@ -87,22 +87,33 @@ def softmax(logits, temperature=1.0):
     return powers / powers.sum()
 
 
-def sampling_distribution(logits, temperature=1.0, top_k=0, top_p=1.0):
-    """What the next token should follow, from the papers on top-k and nucleus sampling."""
-    probabilities = softmax(logits, temperature)
-    ranked = sorted(range(len(logits)), key=lambda token: -probabilities[token])
+def sampling_distribution(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0):
+    """What the next token should follow, from the papers on each way of sampling, one after the other."""
+    left = softmax(logits, temperature)
     if top_k:
-        ranked = ranked[:top_k]
-    mass = probabilities[ranked].sum()
+        left = _keep(left, sorted(range(len(left)), key=lambda token: -left[token])[:top_k])
+    left = _smallest_set(left, top_p, key=lambda token: -left[token])
+    left = _keep(left, [token for token in range(len(left)) if left[token] >= min_p * left.max()])
+    with np.errstate(divide="ignore"):
+        surprise = -np.log(left)
+    entropy = sum(p * -np.log(p) for p in left if p > 0)
+    return _smallest_set(left, typical_p, key=lambda token: abs(surprise[token] - entropy))
+
+
+def _smallest_set(probabilities, share, key):
+    """The tokens that `key` puts first, until they have the share; all for a share of 1."""
     kept, reached = [], 0.0
-    for token in ranked:
-        if reached >= top_p * mass:
-            break
-        kept.append(token)
+    for token in sorted(range(len(probabilities)), key=key):
+        if reached < share or share == 1:
+            kept.append(token)
         reached += probabilities[token]
-    cut = np.zeros_like(probabilities)
-    cut[kept] = probabilities[kept]
-    return cut / cut.sum()
+    return _keep(probabilities, kept)
+
+
+def _keep(probabilities, tokens):
+    kept = np.zeros_like(probabilities)
+    kept[tokens] = probabilities[tokens]
+    return kept / kept.sum()
 
 
 def pooled(name: str, weights: dict[str, np.ndarray], outputs: np.ndarray, bidirectional: bool) -> np.ndarray:

@@ -22,6 +22,10 @@ from zoo.model_directory import load_model
 # Of many lengths, with unknown characters, white space and nothing at all.
 TEXTS = ["", "a", "red rose", "is of so", "a rose\nis red", "é語😀", "   \n\n ", "goes or " * 30, "~"]
 COMPOSITIONS = [[4], [0], [7, 1], [1, 7], [8, 0, 3, 3], list(range(9)), list(reversed(range(9)))]
+SIGNATURES = [
+    *("beam", "contrastive", "embed", "generate", "generate_details", "score", "score_tokens"),
+    *("serving_default", "start", "step"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +151,42 @@ class TestAnswers:
             "top_k": [0],
             "top_p": [1.0],
             "seed": [[-1, -1]],
+            "min_p": [0.0],
+            "typical_p": [1.0],
+            "repetition_penalty": [1.0],
+            "stop": [[b""]],
+            "bad_words": [[b""]],
         }
         assert set(signatures["generate"].inputs) == {"prompt", *defaults}
         first, second = (graph_session("generate", {"prompt": ["a", "a"], **defaults}) for _ in range(2))
         assert first["num_tokens"].tolist() == [100, 100]
         texts = [*first["text"].tolist(), *second["text"].tolist()]
         assert len(set(texts)) == 4  # a fresh seed for each
+
+    def test_inputs_that_came_later_may_be_left_out_however_it_is_loaded(
+        self, exported, graph_session, in_eager_mode
+    ):
+        """In Python a signature has none of them, and the function of the same name has all."""
+        older = {"prompt": ["a"], "max_new_tokens": [20], "temperature": [1.0], "top_k": [0], "top_p": [1.0]}
+        older["seed"] = [[1, 2]]
+        expected = graph_session("generate", older)
+        for run in (graph_session, in_eager_mode):
+            for name in ("generate", "serving_default"):
+                assert run(name, older)["text"] == expected["text"]
+        state = graph_session("start", {"prompt": ["a"]})["state"]
+        given = {"state": state, **{name: older[name] for name in ("temperature", "top_k", "top_p", "seed")}}
+        tokens = [run("step", given)["token"] for run in (graph_session, in_eager_mode)]
+        assert tokens[0] == tokens[1]
+
+        stop = expected["text"][0][5:7]
+        stopped = graph_session("generate", {**older, "stop": [[stop]]})["text"]
+        assert stopped == expected["text"][0].split(stop)[0]
+        function = tf.saved_model.load(str(exported)).generate
+        given = {name: tf.constant(value) for name, value in older.items()}
+        assert function(**given, stop=tf.constant([[stop]]))["text"].numpy() == stopped
+
+    def test_optional_inputs_may_be_left_out_in_a_graph_session(self, graph_session):
+        assert graph_session("generate", {"prompt": ["a", "b"]})["num_tokens"].tolist() == [100, 100]
 
     @pytest.mark.parametrize(("limit", "tokens"), [(0, 0), (1, 1)])
     def test_of_no_or_one_new_token(self, graph_session, limit, tokens):
@@ -197,7 +231,7 @@ class TestWarmUpRequests:
         return {log.predict_log.request.model_spec.signature_name: log.predict_log.request for log in logs}
 
     def test_are_the_model_s_own_for_every_signature(self, requests, model):
-        assert set(requests) == {"embed", "generate", "score", "serving_default", "start", "step"}
+        assert sorted(requests) == SIGNATURES
         signatures = model.signatures()
         for name, inputs in model.requests().items():
             sent = {key: tf.make_ndarray(proto) for key, proto in requests[name].inputs.items()}
@@ -242,7 +276,7 @@ class TestProgram:
         assert json.loads(out.splitlines()[-1]) == {
             "path": str(tmp_path / "1"),
             "version": 1,
-            "signatures": ["embed", "generate", "score", "serving_default", "start", "step"],
+            "signatures": SIGNATURES,
         }
         assert (tmp_path / "1" / "saved_model.pb").exists()
         assert os.listdir(tmp_path) == ["1"]

@@ -23,6 +23,7 @@ from language_models import (
 )
 from oracles import CASES, log_softmax, sampling_distribution
 
+from serving.export import write_saved_model
 from zoo.models.language_model import LanguageModel
 from zoo.models.language_model_serving import MAX_NEW_TOKENS
 
@@ -267,13 +268,10 @@ def test_step_tells_what_it_drew(kind, model, signatures):
 
 
 @pytest.fixture(scope="module")
-def exported(stream, separate, signatures, tmp_path_factory):
+def exported(stream, separate, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     for name, model in (("stream", stream), ("separate", separate)):
-        module = tf.Module()
-        module.weights = [variable.value for variable in model.variables]
-        module.tokenizer = model.tokenizer
-        tf.saved_model.save(module, str(folder / name), signatures=signatures[name])
+        write_saved_model(model, folder / name)
     return folder
 
 
@@ -335,9 +333,15 @@ def test_signature_defaults(exported):
         return {key: tf.make_ndarray(value).tolist() for key, value in loaded[name].defaults.items()}
 
     settings = {"temperature": [1.0], "top_k": [0], "top_p": [1.0], "seed": [[-1, -1]]}
-    assert defaults("generate") == defaults("serving_default") == {**settings, "max_new_tokens": [100]}
+    settings |= {"min_p": [0.0], "typical_p": [1.0]}
     assert defaults("step") == settings
-    assert defaults("score") == defaults("start") == {}
+    settings |= {"max_new_tokens": [100], "repetition_penalty": [1.0]}
+    settings |= {"stop": [[b""]], "bad_words": [[b""]]}
+    for name in ("generate", "serving_default", "generate_details"):
+        assert defaults(name) == settings
+    assert defaults("score") == defaults("start") == defaults("score_tokens") == {}
+    assert defaults("beam") == {"beam_width": [4], "max_new_tokens": [100], "length_penalty": [0.0]}
+    assert defaults("contrastive") == {"max_new_tokens": [100], "top_k": [4], "alpha": [pytest.approx(0.6)]}
 
 
 def test_signatures_are_the_contracts(exported, stream):
@@ -370,5 +374,13 @@ def test_signatures_are_the_contracts(exported, stream):
     }
     expected["serving_default"] = expected["generate"]
     for name, (inputs, outputs) in expected.items():
-        assert described(loaded[name].inputs) == inputs
+        got = described(loaded[name].inputs)
+        assert {key: got[key] for key in inputs} == inputs
+        assert set(got) - set(inputs) == set(got) & {
+            *("min_p", "typical_p", "repetition_penalty", "stop", "bad_words")
+        }
         assert described(loaded[name].outputs) == outputs
+    in_python = tf.saved_model.load(str(exported / "stream")).signatures
+    assert set(in_python) == set(loaded) - {"__saved_model_init_op"}
+    for name, (inputs, _) in expected.items():
+        assert set(in_python[name].structured_input_signature[1]) == set(inputs)

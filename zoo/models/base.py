@@ -122,6 +122,10 @@ class TaskModel(keras.layers.Layer):
         """Functions to export, by signature name; defaults of arguments become signature defaults."""
         raise NotImplementedError
 
+    def narrow_signatures(self, signatures: Mapping[str, Any]) -> dict[str, Any]:
+        """Of those signatures that have inputs beyond what callers may rely on: functions without these."""
+        return {}
+
     def requests(self) -> dict[str, dict[str, Any]]:
         """Inputs to try an export with, by signature name; their answers are not left to chance."""
         raise NotImplementedError

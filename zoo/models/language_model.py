@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from zoo.models import language_model_signatures
 from zoo.models.base import embed_signature, learn_tokenizer, padded
 from zoo.models.next_token import NextTokenModel
 from zoo.models.stack_options import StackOptions, unit_variance
@@ -148,19 +149,19 @@ class LanguageModel(NextTokenModel):
         undropped = tf.cast(undropped, self.variable_dtype)
         outputs = {"hidden": self.output_dropout(undropped, training=training), "undropped": undropped}
         if history is not None:
-            read = tf.concat([history, inputs], axis=1)
-            outputs[HISTORY] = tf.signal.frame(read[:, 1:], self.head.history_size, 1)  # [batch, time, size]
-            states[HISTORY] = read[:, -self.head.history_size :]
+            outputs[HISTORY], states[HISTORY] = _histories(history, inputs)
         return {**outputs, "states": states}
 
     def read(self, inputs, lengths):
         mask = tf.sequence_mask(lengths, tf.shape(inputs)[1])
-        _, states = self.stack(self.embedding(inputs), mask=mask)
+        hidden, states = self.stack(self.embedding(inputs), mask=mask)
+        contexts = {"hidden": hidden}
         if size := self.head.history_size:
             before = self.initial_states(tf.shape(inputs)[0])[HISTORY]
+            contexts[HISTORY], _ = _histories(before, inputs)
             places = tf.cast(lengths, tf.int32)[:, tf.newaxis] + tf.range(size)
             states[HISTORY] = tf.gather(tf.concat([before, inputs], axis=1), places, batch_dims=1)
-        return states
+        return contexts, states
 
     def step_weights(self):
         return self.stack.step_weights()
@@ -169,9 +170,13 @@ class LanguageModel(NextTokenModel):
         states = dict(states)
         history = states.pop(HISTORY, None)
         hidden, states = self.stack.step(self.embedding(token), states, step_weights)
+        contexts = {"hidden": hidden}
         if history is not None:
-            history = states[HISTORY] = tf.concat([history[:, 1:], token[:, tf.newaxis]], axis=1)
-        return self.head(hidden, history=history), states
+            contexts[HISTORY] = states[HISTORY] = tf.concat([history[:, 1:], token[:, tf.newaxis]], axis=1)
+        return contexts, states
+
+    def logits(self, contexts):
+        return tf.cast(self.head(contexts["hidden"], history=contexts.get(HISTORY)), tf.float32)
 
     def _embedded(self, ids, training):
         embedded = self.embedding(ids)
@@ -219,8 +224,22 @@ class LanguageModel(NextTokenModel):
         return tf.where(batch["mask"], tf.reshape(log_prob, tf.shape(batch["targets"])), 0.0)
 
     def signatures(self):
-        return {**super().signatures(), "embed": embed_signature(self)}
+        contrastive = language_model_signatures.contrastive(self)
+        return {**super().signatures(), "contrastive": contrastive, "embed": embed_signature(self)}
 
     def requests(self):
         requests = super().requests()
-        return {**requests, "embed": requests["score"]}
+        return {
+            **requests,
+            "contrastive": requests["start"] | {"max_new_tokens": [20]},
+            "embed": requests["score"],
+        }
+
+
+def _histories(before, inputs):
+    """The last words at each place of inputs [batch, time], [batch, time, size], and those after all of them.
+
+    `before` [batch, size] are the words before the first one.
+    """
+    words, size = tf.concat([before, inputs], axis=1), before.shape[1]
+    return tf.signal.frame(words[:, 1:], size, 1), words[:, -size:]

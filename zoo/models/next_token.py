@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from zoo.metrics import Perplexity, unigram_perplexity
-from zoo.models import language_model_serving
+from zoo.models import language_model_signatures
 from zoo.models.base import TaskModel, Tensors
 from zoo.text import Tokenizer
 
@@ -49,19 +49,27 @@ class NextTokenModel(TaskModel):
         """The width of each state by name, in the order in which a generation state holds them."""
         raise NotImplementedError
 
-    def read(self, inputs: tf.Tensor, lengths: tf.Tensor) -> Tensors:
-        """The states after so many of the inputs, int32 [batch, time], from the first ones on."""
+    def read(self, inputs: tf.Tensor, lengths: tf.Tensor) -> tuple[Tensors, Tensors]:
+        """Inputs, int32 [batch, time], from the beginning of a text on.
+
+        Gives the contexts, [batch, time, ...], which `logits` makes the predictions of each place from, and
+        the states after so many of the inputs.
+        """
         raise NotImplementedError
 
     def step_weights(self) -> Any:
         """What `step` makes of the weights, for all steps of a loop at once."""
         return None
 
-    def step(self, token: tf.Tensor, states: Tensors, step_weights: Any = None) -> tuple[tf.Tensor, Tensors]:
-        """One more token, int32 [batch]: logits [batch, vocabulary] of what follows it, and the new states.
+    def step(self, token: tf.Tensor, states: Tensors, step_weights: Any = None) -> tuple[Tensors, Tensors]:
+        """One more token, int32 [batch]: the context after it, [batch, ...], and the new states.
 
         A loop around it passes what `step_weights` gave.
         """
+        raise NotImplementedError
+
+    def logits(self, contexts: Tensors) -> tf.Tensor:
+        """float32 [n, vocabulary] of what follows contexts [n, ...]."""
         raise NotImplementedError
 
     def update_metrics(self, batch, outputs):
@@ -84,10 +92,13 @@ class NextTokenModel(TaskModel):
         )
 
     def signatures(self):
-        return language_model_serving.signatures(self)
+        return language_model_signatures.signatures(self)
+
+    def narrow_signatures(self, signatures):
+        return language_model_signatures.narrow(self, signatures)
 
     def requests(self):
-        return language_model_serving.requests(self)
+        return language_model_signatures.requests(self)
 
     def tables(self):
         return [self.tokenizer]

@@ -88,13 +88,17 @@ class NgramModel(NextTokenModel):
 
     def read(self, inputs, lengths):
         history = self.initial_states(tf.shape(inputs)[0])["history"]
-        places = tf.cast(lengths, tf.int32)[:, tf.newaxis] + tf.range(tf.shape(history)[1])
-        tokens = tf.concat([history, inputs], axis=1)
-        return {"history": tf.gather(tokens, places, batch_dims=1)}
+        size, tokens = self.state_size["history"], tf.concat([history, inputs], axis=1)
+        places = tf.cast(lengths, tf.int32)[:, tf.newaxis] + tf.range(size)
+        states = {"history": tf.gather(tokens, places, batch_dims=1)}
+        return {"tokens": tf.signal.frame(tokens, size + 1, 1)}, states
 
     def step(self, token, states, step_weights=None):
         tokens = tf.concat([states["history"], token[:, tf.newaxis]], axis=1)
-        return self.ngrams.distribution(tf.cast(tokens, tf.int64)), {"history": tokens[:, 1:]}
+        return {"tokens": tokens}, {"history": tokens[:, 1:]}
+
+    def logits(self, contexts):
+        return self.ngrams.distribution(tf.cast(contexts["tokens"], tf.int64))
 
 
 def _ids(tokenizer: Tokenizer, records: tf.data.Dataset, separate_texts: bool) -> Iterator[np.ndarray]:

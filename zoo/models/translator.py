@@ -257,7 +257,7 @@ class Translator(TaskModel):
             most,
             end,
             self.length_penalty,
-        )
+        ).best
         ids = tf.RaggedTensor.from_tensor(found.ids, found.lengths)
         return {"translation": self.target_tokenizer.detokenize(ids), "log_prob": found.log_prob}
 
