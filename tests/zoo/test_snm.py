@@ -1,4 +1,4 @@
-"""Sparse non-negative matrix models against dictionaries of tuples, finite differences, sums, and real text."""
+"""Sparse non-negative matrix models against the definition, finite differences, sums, and real text."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_closed_vocabulary(name, boundary):
 
 
 def documentation() -> tuple[np.ndarray, np.ndarray, int]:
-    """Words of the Python documentation: each ninth topic is held out; words there that are new are word 0."""
+    """Words of the Python documentation; each ninth topic is held out, where new words are word 0."""
     topics = [pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics)]
     parts = [
         " \n ".join(topics[k] for k in range(len(topics)) if (k % 9 == 0) == held) for held in (False, True)

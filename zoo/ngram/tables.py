@@ -19,7 +19,7 @@ def or_zero(variable: keras.Variable, index: tf.Tensor) -> tf.Tensor:
 
 
 def find(keys: keras.Variable, history: tf.Tensor, words: tf.Tensor, vocabulary_size: int) -> tf.Tensor:
-    """As zoo.ngram.backoff.find, of tensors [batch, time]."""
+    """As zoo.ngram.backoff.find, of tensors, whose shapes are broadcast."""
     sorted_keys = read(keys)
     wanted = tf.where(history < 0, tf.constant(NONE, tf.int64), history * vocabulary_size + words)
     place = tf.minimum(_lower_bound(sorted_keys, wanted), sorted_keys.shape[0] - 1)

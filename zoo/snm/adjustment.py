@@ -14,8 +14,8 @@ too, so that a skip-gram which is there once predicts nothing. The loss is Poiss
     L = sum of (sum of y(v) over v - log y(w)) over all words w of the text
 
 It is linear in what a feature predicts of the words that do not follow, which can thus be counted in where
-they do: a step reads no skip-grams but those of its own words. The multinomial loss, -log P, is what counts in
-the end, but needs all that ever follow each feature of a word.
+they do: a step reads no skip-grams but those of its own words. The multinomial loss, -log P, is what counts
+in the end, but needs all that ever follow each feature of a word.
 
 Source: Shazeer, Pelemans and Chelba 2015, "Skip-gram Language Modeling Using Sparse Non-negative Matrix
 Probability Estimation", arXiv:1412.1454. Differs from the paper: of the combinations of meta-features only

@@ -82,8 +82,8 @@ class SparseMatrix(keras.layers.Layer):
         first = tf.shape(tokens)[1] - targets
         weight = total = tf.zeros([tf.shape(tokens)[0], targets])
         for name, begins, ends in self._features(tokens):
-            weight += or_zero(self.matrix[name], ends[:, first:])
-            total += or_zero(self.totals[name], begins[:, first:])
+            weight += tf.reduce_sum(or_zero(self.matrix[name], ends[..., first:]), axis=0)
+            total += tf.reduce_sum(or_zero(self.totals[name], begins[..., first:]), axis=0)
         return tf.math.log(weight) - tf.math.log(total)
 
     def distribution(self, tokens: tf.Tensor) -> tf.Tensor:
@@ -93,32 +93,37 @@ class SparseMatrix(keras.layers.Layer):
         weight = tf.tile(read(self.matrix["0_0"])[tf.newaxis], [rows, 1])
         for name, begins, _ in self._features(tokens):
             if name in self.keys:
-                places, cells = followers(self.keys[name], begins[:, -1], self.vocabulary_size)
+                last = tf.reshape(begins[..., -1], [-1])  # [skips * batch]
+                places, cells = followers(self.keys[name], last, self.vocabulary_size)
+                cells = tf.stack([cells[:, 0] % tf.cast(rows, tf.int64), cells[:, 1]], axis=1)
                 values = tf.gather(read(self.matrix[name]), places)
                 weight = tf.tensor_scatter_nd_add(weight, cells, values)
         return tf.math.log(weight) - tf.math.log(tf.reduce_sum(weight, axis=1, keepdims=True))
 
     def _features(self, tokens: tf.Tensor) -> Iterator[tuple[str, tf.Tensor, tf.Tensor]]:
-        """As SnmModel's, of tensors [batch, time], by name of the table."""
+        """As SnmModel's, by name of the table, of all numbers of words skipped: [skips, batch, time]."""
         is_boundary = None if self.boundary is None else tf.equal(tokens, self.boundary)
         ends = [tokens]
-        yield "0_0", tf.zeros_like(tokens), tokens
+        yield "0_0", tf.zeros_like(tokens)[tf.newaxis], tokens[tf.newaxis]
         for level in range(1, self.chains[0].levels):
             begins = _back(ends[-1], 1, NONE)
             ends.append(self._find(f"0_{level}", begins, tokens))
-            yield f"0_{level}", begins, ends[-1]
+            yield f"0_{level}", begins[tf.newaxis], ends[-1][tf.newaxis]
         for number, chain in enumerate(self.chains[1:], 1):
-            for index, is_none in remote_words(chain, ends[chain.remote - 1], is_boundary, _back):
-                begins = tf.where(is_none, tf.constant(NONE, tf.int64), index)
-                for level in range(chain.levels):
-                    found = self._find(f"{number}_{level}", begins, tokens)
-                    yield f"{number}_{level}", begins, found
-                    begins = _back(found, 1, NONE)
+            remote = remote_words(chain, ends[chain.remote - 1], is_boundary, _back)
+            begins = tf.stack(
+                [tf.where(is_none, tf.constant(NONE, tf.int64), each) for each, is_none in remote]
+            )
+            for level in range(chain.levels):
+                found = self._find(f"{number}_{level}", begins, tokens)
+                yield f"{number}_{level}", begins, found
+                begins = _back(found, 1, NONE)
 
     def _find(self, name: str, begins: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
         return find(self.keys[name], begins, tokens, self.vocabulary_size)
 
 
 def _back(values: tf.Tensor, places: int, otherwise: int | bool) -> tf.Tensor:
-    """As zoo.snm.skipgrams.back, of tensors [batch, time]; time is longer than that."""
-    return tf.pad(values[:, :-places], [[0, 0], [places, 0]], constant_values=otherwise)
+    """As zoo.snm.skipgrams.back, of tensors [..., time]; time is longer than that."""
+    paddings = [*[[0, 0]] * (values.shape.rank - 1), [places, 0]]
+    return tf.pad(values[..., :-places], paddings, constant_values=otherwise)
