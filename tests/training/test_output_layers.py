@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from output_layers import ALL, OPTIONS
+from output_layers import OPTIONS, quickly
 from tiny import flags_of, tiny
 
 from training import evaluate, train
@@ -14,7 +14,7 @@ def configured(folder, name, **settings):
     return tiny(folder, tokenizer="words", output_layer=name, output_options=options, **settings)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", quickly("blackout"))
 def test_it_learns_and_is_evaluated(name, run_program, tmp_path):
     config = configured(tmp_path, name, learning_rate=0.03, max_steps=27)
     code, out, err = run_program(train, *flags_of(config))
