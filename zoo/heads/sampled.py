@@ -167,6 +167,8 @@ class NoiseContrastive(SampledLoss):
     normalizers near 1, where the biases of -log(vocabulary) let them start. Not comparable with -log P.
     """
 
+    loss_is_cross_entropy = False
+
     def draw(self):
         return self.with_replacement()
 
@@ -195,6 +197,8 @@ class BlackOut(SampledLoss):
     Differs from the paper: the sample, shared by the batch, may have a token's target, too. Without it the
     sum would lack the target's part of the normalizer, however large the sample.
     """
+
+    loss_is_cross_entropy = False
 
     def draw(self):
         return self.with_replacement()
