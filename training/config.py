@@ -22,6 +22,7 @@ from zoo.attention import ATTENTIONS
 from zoo.cells import CELLS
 from zoo.heads import HEADS
 from zoo.models import KINDS, TASKS
+from zoo.models.stack_options import INPUT_LAYERS
 from zoo.ngram import MAX_ORDER
 from zoo.pooling import POOLINGS
 from zoo.skips import SKIPS
@@ -98,6 +99,15 @@ class Config:
         0, "Size of each direction of a tagger's RNN over the characters of a word; 0: none.", at_least=0
     )
     crf: bool = _field(True, "A tagger judges all tags of a sequence together, not each by itself.")
+    input_layer: str = _field(
+        "embedding",
+        "What makes a vector of a word in a language model: an embedding, or a convolutional network over "
+        "its bytes.",
+        tuple(INPUT_LAYERS),
+    )
+    input_options: str = _field(
+        "", "Further options of the input layer, such as filters=32/64/128,highways=2 of character_cnn."
+    )
     output_layer: str = _field("full", "The output layer of a language model.", tuple(HEADS))
     output_options: str = _field(
         "", "Further options of the output layer, such as cutoffs=2000/10000 of an adaptive one."
@@ -264,6 +274,7 @@ class Config:
         for name in ("kernel_initializer", "recurrent_initializer", "bias_initializer"):
             _check_initializer(name, getattr(self, name))
         check_options("cell_options", self.cell_options, CELLS[self.cell])
+        check_options("input_options", self.input_options, INPUT_LAYERS[self.input_layer])
         check_options("output_options", self.output_options, HEADS[self.output_layer])
         self._check_ngrams()
 
