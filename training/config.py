@@ -40,6 +40,9 @@ def _field(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+OPTIMIZERS = ("sgd", "sgdw", "momentum", "adagrad", "adam", "adamw")
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that decides what a training run does."""
@@ -57,6 +60,12 @@ class Config:
     test_fraction: float = _field(0.0, "Share of the data set for testing, where it has no splits.")
     text_mode: str = _field(
         "stream", "A text is one continuous stream, or each of its lines an example.", ("stream", "lines")
+    )
+
+    leading_space: bool = _field(
+        False,
+        "Read each line as if a space were before it: its first word is then, with --tokenizer=whitespace, "
+        "the same token as elsewhere.",
     )
 
     text_column: str = _field("text", "Column of a table with the texts: its name, or number where none has.")
@@ -220,13 +229,16 @@ class Config:
         1, "Lanes that a continuous text is read in at evaluation; each starts without context.", at_least=1
     )
 
-    optimizer: str = _field("adam", "Update rule.", ("sgd", "sgdw", "momentum", "adam", "adamw"))
+    optimizer: str = _field("adam", "Update rule.", OPTIMIZERS)
     learning_rate: float = _field(2e-3, "Learning rate, before the schedule.", at_least=0)
     momentum: float = _field(0.9, "Momentum, of --optimizer=momentum.", at_least=0)
     beta_1: float = _field(
         0.9, "Decay of the gradient's running mean, of adam and adamw.", at_least=0, below=1
     )
     beta_2: float = _field(0.999, "Decay of its running square, of adam and adamw.", at_least=0, below=1)
+    initial_accumulator: float = _field(
+        0.1, "Where the sums of squares of --optimizer=adagrad start.", at_least=0
+    )
     weight_decay: float = _field(1e-4, "Decoupled weight decay, of sgdw and adamw.", at_least=0)
     clipnorm: float = _field(0.0, "Largest norm of each weight's gradient; 0: none.", at_least=0)
     global_clipnorm: float = _field(5.0, "Largest norm of the whole gradient; 0: none.", at_least=0)

@@ -78,12 +78,17 @@ class TestPrecedence:
 
     def test_every_field_is_a_flag(self, configured):
         starts = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
-        text = {"cell_options": "seed=1", "output_options": "order=5", **dict.fromkeys(starts, "identity")}
+        text = {
+            **{"cell_options": "seed=1", "output_options": "order=5", "prune": "0,1"},
+            **{"discount_fallback": "0,1,2", "model": "recurrent"},  # which alone knows the other tasks
+            **{"input_options": "highways=2"},
+            **dict.fromkeys(starts, "identity"),
+        }
         numbers = {"int": 3, "float": 0.25}
         given = {}
         for name, field in FIELDS.items():
             choices = field.metadata["choices"]
-            other = choices[-1] if choices else numbers.get(field.type, text.get(name, "word"))
+            other = text.get(name) or (choices[-1] if choices else numbers.get(field.type, "word"))
             given[name] = (not field.default) if field.type == "bool" else other
         made = configured(*(f"--{name}={value}" for name, value in given.items()))
         assert dataclasses.asdict(made) == given

@@ -87,7 +87,7 @@ def test_exported_by_the_program(config, result, run_program, tmp_path):
     code, out, _ = run_program(export, f"--model_dir={config.output_dir}", f"--export_base={tmp_path}")
     assert code == 0
     written = json.loads(out)
-    assert written["signatures"] == ["generate", "score", "serving_default", "start", "step"]
+    assert {"beam", "generate", "score", "start", "step"} < set(written["signatures"])
 
 
 def test_texts_of_their_own(tmp_path):

@@ -127,8 +127,11 @@ def test_history_is_carried_from_batch_to_batch(with_history):
 
 def test_history_ends_where_a_prompt_does(with_history):
     inputs = tf.constant([[1, 5, 6, 7, 2], [1, 2, 0, 0, 0], [0, 0, 0, 0, 0]])
-    states = with_history.read(inputs, tf.constant([5, 2, 0]))
+    contexts, states = with_history.read(inputs, tf.constant([5, 2, 0]))
     np.testing.assert_array_equal(states["history"], [[6, 7, 2], [1, 1, 2], [1, 1, 1]])
+    np.testing.assert_array_equal(
+        contexts["history"][0], [[1, 1, 1], [1, 1, 5], [1, 5, 6], [5, 6, 7], [6, 7, 2]]
+    )
 
 
 def test_only_words_within_reach_matter(with_history):

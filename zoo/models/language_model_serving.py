@@ -77,7 +77,7 @@ class LanguageModelService:
 
     def __init__(self, model: NextTokenModel):
         self.model = model
-        self.state_width = sum(model.stack.state_size.values()) + 1
+        self.state_width = sum(model.state_size.values()) + 1
 
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Log-probabilities of whole texts, string [batch]; the end of a separate text included."""

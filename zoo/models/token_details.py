@@ -27,8 +27,7 @@ def token_details(
     dense = targets.to_tensor()
     places = first[:, tf.newaxis] + tf.range(tf.shape(dense, tf.int64)[1])
     contexts, _ = model.read(inputs.to_tensor(), inputs.row_lengths())
-    last = tf.maximum(inputs.row_lengths()[:, tf.newaxis] - 1, 0)  # a row may have no token at all
-    places = tf.minimum(places, last)  # in padding
+    places = tf.clip_by_value(places, 0, tf.maximum(inputs.row_lengths()[:, tf.newaxis] - 1, 0))  # in padding
     rows = {name: _rows(tf.gather(each, places, batch_dims=1)) for name, each in contexts.items()}
     log_prob, top_log_prob, top_ids = _of_rows(model, rows, tf.reshape(dense, [-1]))
 
