@@ -22,6 +22,7 @@ from zoo.attention import ATTENTIONS
 from zoo.cells import CELLS
 from zoo.heads import HEADS
 from zoo.models import KINDS, TASKS
+from zoo.models.stack_options import INPUT_LAYERS
 from zoo.ngram import MAX_ORDER
 from zoo.pooling import POOLINGS
 from zoo.skips import SKIPS
@@ -38,6 +39,9 @@ def _field(
 ) -> Any:
     metadata = {"help": help_text, "choices": choices, "at_least": at_least, "below": below}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+OPTIMIZERS = ("sgd", "sgdw", "momentum", "adagrad", "adam", "adamw")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,12 @@ class Config:
     test_fraction: float = _field(0.0, "Share of the data set for testing, where it has no splits.")
     text_mode: str = _field(
         "stream", "A text is one continuous stream, or each of its lines an example.", ("stream", "lines")
+    )
+
+    leading_space: bool = _field(
+        False,
+        "Read each line as if a space were before it: its first word is then, with --tokenizer=whitespace, "
+        "the same token as elsewhere.",
     )
 
     text_column: str = _field("text", "Column of a table with the texts: its name, or number where none has.")
@@ -104,6 +114,15 @@ class Config:
         0, "Size of each direction of a tagger's RNN over the characters of a word; 0: none.", at_least=0
     )
     crf: bool = _field(True, "A tagger judges all tags of a sequence together, not each by itself.")
+    input_layer: str = _field(
+        "embedding",
+        "What makes a vector of a word in a language model: an embedding, or a convolutional network over "
+        "its bytes.",
+        tuple(INPUT_LAYERS),
+    )
+    input_options: str = _field(
+        "", "Further options of the input layer, such as filters=32/64/128,highways=2 of character_cnn."
+    )
     output_layer: str = _field("full", "The output layer of a language model.", tuple(HEADS))
     output_options: str = _field(
         "", "Further options of the output layer, such as cutoffs=2000/10000 of an adaptive one."
@@ -237,13 +256,16 @@ class Config:
         1, "Lanes that a continuous text is read in at evaluation; each starts without context.", at_least=1
     )
 
-    optimizer: str = _field("adam", "Update rule.", ("sgd", "sgdw", "momentum", "adam", "adamw"))
+    optimizer: str = _field("adam", "Update rule.", OPTIMIZERS)
     learning_rate: float = _field(2e-3, "Learning rate, before the schedule.", at_least=0)
     momentum: float = _field(0.9, "Momentum, of --optimizer=momentum.", at_least=0)
     beta_1: float = _field(
         0.9, "Decay of the gradient's running mean, of adam and adamw.", at_least=0, below=1
     )
     beta_2: float = _field(0.999, "Decay of its running square, of adam and adamw.", at_least=0, below=1)
+    initial_accumulator: float = _field(
+        0.1, "Where the sums of squares of --optimizer=adagrad start.", at_least=0
+    )
     weight_decay: float = _field(1e-4, "Decoupled weight decay, of sgdw and adamw.", at_least=0)
     clipnorm: float = _field(0.0, "Largest norm of each weight's gradient; 0: none.", at_least=0)
     global_clipnorm: float = _field(5.0, "Largest norm of the whole gradient; 0: none.", at_least=0)
@@ -291,6 +313,7 @@ class Config:
         for name in ("kernel_initializer", "recurrent_initializer", "bias_initializer"):
             _check_initializer(name, getattr(self, name))
         check_options("cell_options", self.cell_options, CELLS[self.cell])
+        check_options("input_options", self.input_options, INPUT_LAYERS[self.input_layer])
         check_options("output_options", self.output_options, HEADS[self.output_layer])
         self._check_ngrams()
 

@@ -1,4 +1,4 @@
-"""Options of a layer in one flag: what the cell or the output layer takes that is no flag of its own."""
+"""Options of a layer in one flag: what a cell, input or output layer takes that is no flag of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import keras
 
 from serving.program import UserError
 from zoo.cells import Cell
+from zoo.character_cnn import CharacterCNN
 from zoo.heads import OutputLayer
+
+LAYER_OPTIONS = ("cell_options", "input_options", "output_options")
 
 
 def parse_options(flag: str, text: str) -> dict[str, Any]:
@@ -44,11 +47,11 @@ def check_options(flag: str, text: str, layer: type[keras.layers.Layer]) -> None
 
 def _options(layer: type[keras.layers.Layer]) -> dict[str, str]:
     """What the class and its base classes take beside what all do, and the types they say it has."""
-    own = {"tied_to", "initializer"}  # of every output layer; the model gives these
+    own = {"tied_to", "initializer"}  # of every input and output layer; the model gives these
     return {
         name: str(parameter.annotation)
         for kind in layer.__mro__
-        if issubclass(kind, Cell | OutputLayer)
+        if issubclass(kind, Cell | OutputLayer | CharacterCNN)
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
         if parameter.default is not parameter.empty and name not in own
     }

@@ -229,9 +229,10 @@ def bucketed_batches(
 
     # AutoGraph, which would look for Python's own control flow in it, takes longer than all the rest.
     features_of = tf.autograph.experimental.do_not_convert(model.features)
-    examples = records.batch(256).map(features_of).unbatch()
-    if cache:
-        examples = examples.cache(_fresh(cache))
+    made = records.batch(256).map(features_of)
+    if cache:  # of so many at a time, as it keeps an index, and holds no more than ten million
+        made = made.cache(_fresh(cache))
+    examples = made.unbatch()
 
     def batched(features: tf.data.Dataset) -> tf.data.Dataset:
         lengths = features.map(lambda example: (example, tf.size(example["inputs"])))

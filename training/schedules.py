@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import keras
 
+from training.adagrad import Adagrad
 from training.config import Config
 
 
@@ -21,6 +22,8 @@ def make_optimizer(config: Config) -> keras.optimizers.Optimizer:
         return keras.optimizers.Adam(config.learning_rate, **betas)
     if config.optimizer == "sgdw":  # of all weights: w <- w - rate (g + decay w), L2 regularization
         return keras.optimizers.SGD(config.learning_rate, weight_decay=config.weight_decay)
+    if config.optimizer == "adagrad":
+        return Adagrad(config.learning_rate, config.initial_accumulator)
     return keras.optimizers.SGD(
         config.learning_rate, momentum=config.momentum if config.optimizer == "momentum" else 0.0
     )

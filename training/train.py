@@ -26,7 +26,7 @@ from serving import program
 from serving.program import UserError
 from training.config import RESUMABLE, Config, config_from_flags, define_flags, parse_numbers
 from training.datasets import open_dataset
-from training.layer_options import parse_options
+from training.layer_options import LAYER_OPTIONS, parse_options
 from training.loop import Trainer
 from training.pipeline import Batches, make_batches
 from training.transfer import start_from
@@ -104,7 +104,7 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
         return model if model.trainable_variables else load_model(model_dir)
     options = {
         **settings,
-        **{name: parse_options(name, settings[name]) for name in ("cell_options", "output_options")},
+        **{name: parse_options(name, settings[name]) for name in LAYER_OPTIONS},
         "prune": parse_numbers("prune", config.prune, int),
         "discount_fallback": parse_numbers("discount_fallback", config.discount_fallback, float),
         "separate_texts": not dataset.stream,

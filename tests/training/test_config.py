@@ -81,6 +81,7 @@ class TestPrecedence:
         text = {
             **{"cell_options": "seed=1", "output_options": "order=5", "prune": "0,1"},
             **{"discount_fallback": "0,1,2", "model": "recurrent"},  # which alone knows the other tasks
+            **{"input_options": "highways=2"},
             **dict.fromkeys(starts, "identity"),
         }
         numbers = {"int": 3, "float": 0.25}

@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from training.config import Config
 from training.schedules import evaluations_since_best, learning_rate, make_optimizer, setbacks
@@ -90,6 +91,31 @@ class TestOptimizers:
             weights = weights + velocity
         got = self.trained(optimizer="momentum", momentum=0.7)
         np.testing.assert_allclose(got, weights, rtol=1e-5)
+
+    def test_adagrad(self):
+        """Duchi et al. 2011, with sums of squares that start above zero."""
+        weights, sums = np.ones((2, 4)), 0.25
+        for gradient in self.GRADIENTS:
+            sums = sums + gradient**2
+            weights = weights - 0.1 * gradient / np.sqrt(sums)
+        got = self.trained(optimizer="adagrad", initial_accumulator=0.25)
+        np.testing.assert_allclose(got, weights, rtol=1e-5)
+
+    def test_adagrad_of_some_rows(self):
+        """As of a gradient that is zero elsewhere, although nothing is computed there."""
+        rows, values = np.array([4, 1]), self.GRADIENTS[0]  # [2, 4]
+        whole = np.zeros((6, 4), np.float32)
+        whole[rows] = values
+        results = []
+        for gradient in (whole, tf.IndexedSlices(values, rows, whole.shape)):
+            optimizer = make_optimizer(Config(learning_rate=0.1, optimizer="adagrad"))
+            weight = keras.Variable(np.ones((6, 4)), name="kernel")
+            optimizer.apply([tf.convert_to_tensor(whole)], [weight])
+            optimizer.apply([gradient], [weight])
+            results.append(np.stack([weight.numpy(), optimizer.variables[-1].numpy()]))
+        np.testing.assert_allclose(*results, rtol=1e-6)
+        assert np.all(results[1][0][[0, 2, 3, 5]] == 1)
+        assert np.all(results[1][1][rows] > 0.1)
 
     @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.99)])
     @pytest.mark.parametrize("decay", [0.0, 0.3])

@@ -19,6 +19,7 @@ from training.datasets import (
     conll,
     dates,
     parallel,
+    penn_treebank,
     python_docs,
     python_source,
     reading,
@@ -28,6 +29,7 @@ from training.datasets import (
     text_dir,
 )
 from training.datasets.base import SPLITS, Dataset, Format
+from training.datasets.leading_space import LeadingSpace
 from training.datasets.public import PUBLIC, PublicSet
 from training.datasets.splitting import Fractions
 from training.datasets.tensorflow_datasets import TensorFlowDatasets
@@ -54,6 +56,7 @@ FORMATS: dict[str, Format] = {
     "squad": reading.Squad(),
     "babi": reading.Babi(),
     "tfds": TensorFlowDatasets(),
+    "ptb": penn_treebank.PennTreebank(),
 }
 
 
@@ -61,15 +64,20 @@ def open_dataset(config: Any) -> Dataset:
     """The data set that `config` asks for.
 
     Reads the fields `dataset`, `train_path`, `validation_path`, `test_path`, `validation_fraction`,
-    `test_fraction`, `text_mode`, `seed`, `task` and those of columns.
+    `test_fraction`, `text_mode`, `leading_space`, `seed`, `task` and those of columns.
 
     Raises:
         UserError: an unknown name, a path with nothing to read, fractions that do not add up.
     """
+    dataset = _opened(config)
+    return LeadingSpace(dataset) if config.leading_space else dataset
+
+
+def _opened(config: Any) -> Dataset:
     name, separator, path = config.dataset.partition(":")
     given = {split: getattr(config, f"{split}_path") for split in SPLITS}
     paths = {split: value for split, value in given.items() if value}
-    if name in FORMATS and not separator:
+    if name in FORMATS and not separator and (paths or name not in PUBLIC):
         return _open_splits(name, paths, config)
     if paths:
         flag = f"--{next(iter(paths))}_path"

@@ -1,7 +1,8 @@
 """Text sets of TensorFlow Datasets, an extra: `pip install 'rnn-zoo[tfds]'`.
 
 `--dataset=tfds:NAME`, or `tfds:NAME:CONFIG`; `--text_column` and so on name its features, whose labels become
-the names that it has for them.
+the names that it has for them. A language model reads the texts as lines of one continuous text, unless
+`--text_mode=lines`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from training.datasets.base import SPLITS
 from training.datasets.splitting import Fractions
 from zoo.models import TASKS
 
+LINES = 256  # of a continuous text, in a record
+
 
 class TensorFlowDatasets:
     """The format `tfds`, for FORMATS."""
@@ -31,9 +34,10 @@ class TensorFlowDatasets:
 
 
 class BuiltSet:
-    """One of its data sets. A split that it lacks is the last part of its training split, by `fractions`."""
+    """One of its data sets. A split that it lacks is the last part of its training split, by `fractions`.
 
-    stream = False
+    Its files are read one after the other, none of them whole.
+    """
 
     def __init__(self, path: str, fractions: Fractions, config: Any) -> None:
         self._path, self._fractions = path, fractions
@@ -41,6 +45,7 @@ class BuiltSet:
         self._columns = [getattr(config, f"{field}_column", "") for field in self._fields]
         if not all(self._columns):
             raise UserError(f"--dataset=tfds:{path}: no field there holds what --task={config.task} needs")
+        self.stream = config.task == "language_model" and config.text_mode == "stream"
         self._folder = Path(config.data_dir).expanduser() / "tfds"
 
     def load(self, split: str) -> tf.data.Dataset:
@@ -65,7 +70,14 @@ class BuiltSet:
             ]
             return dict(zip(self._fields, texts, strict=True))
 
-        return builder.as_dataset(split=self._part(split, builder), shuffle_files=False).map(record)
+        records = self._rows(builder, split).map(record)
+        return records.batch(LINES).map(_joined) if self.stream else records
+
+    def _rows(self, builder: Any, split: str) -> tf.data.Dataset:
+        from tensorflow_datasets import ReadConfig
+
+        in_order = ReadConfig(try_autocache=False, interleave_cycle_length=1)
+        return builder.as_dataset(split=self._part(split, builder), shuffle_files=False, read_config=in_order)
 
     def _builder(self) -> Any:
         try:
@@ -92,6 +104,11 @@ class BuiltSet:
         if start == end:
             raise self._fractions.no_data(split, self._path)
         return f"train[{start}:{end}]"
+
+
+def _joined(records: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """A piece of continuous text, of records that are its lines."""
+    return {"text": tf.strings.reduce_join(records["text"] + "\n")}
 
 
 def _text(value: tf.Tensor) -> tf.Tensor:

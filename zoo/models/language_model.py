@@ -35,6 +35,8 @@ class LanguageModel(NextTokenModel):
         embedding_dropout: share of the words whose embeddings are dropped, the same ones in a whole
             batch (Gal and Ghahramani 2016, arXiv:1512.05287).
         activation_regularization, temporal_activation_regularization: see `regularization`.
+        input_layer, input_options: what makes a vector of a word, a name of INPUT_LAYERS, and further
+            arguments of that class.
         output_layer, output_options: a name of zoo.heads.HEADS, and further arguments of that class.
         tie_embeddings: the output layer uses the input embedding.
         separate_texts: the training texts were examples of their own, not one continuous text.
@@ -47,7 +49,7 @@ class LanguageModel(NextTokenModel):
     OPTIONS = (
         *("embedding_size", "output_dropout", "embedding_dropout", "activation_regularization"),
         *("temporal_activation_regularization", "output_layer", "output_options", "tie_embeddings"),
-        *("separate_texts", "last_units"),
+        *("separate_texts", "last_units", "input_layer", "input_options"),
     )
 
     def __init__(
@@ -62,6 +64,8 @@ class LanguageModel(NextTokenModel):
         embedding_dropout: float = 0.0,
         activation_regularization: float = 0.0,
         temporal_activation_regularization: float = 0.0,
+        input_layer: str = "embedding",
+        input_options: Mapping[str, Any] | None = None,
         output_layer: str = "full",
         output_options: Mapping[str, Any] | None = None,
         tie_embeddings: bool = False,
@@ -74,8 +78,7 @@ class LanguageModel(NextTokenModel):
         self.temporal_activation_regularization = temporal_activation_regularization
         cells = options.cells(last_units)
         size = embedding_size or options.units
-        start = unit_variance(size if tie_embeddings else 1)
-        self.embedding = options.embedding("embedding", tokenizer.vocabulary_size, size, start)
+        self.embedding = _input_layer(options, tokenizer, size, tie_embeddings, input_layer, input_options)
         self.embedding_dropout = keras.layers.Dropout(embedding_dropout, name="embedding_dropout")
         self.stack = options.stack(cells, size)
         self.output_dropout = options.output_dropout(output_dropout, options.locked_dropout)
@@ -235,6 +238,23 @@ class LanguageModel(NextTokenModel):
             "contrastive": requests["start"] | {"max_new_tokens": [20]},
             "embed": requests["score"],
         }
+
+
+def _input_layer(
+    options: StackOptions,
+    tokenizer: Tokenizer,
+    size: int,
+    is_tied: bool,
+    kind: str,
+    further: Mapping[str, Any] | None,
+) -> keras.layers.Layer:
+    """Ids [...] -> vectors [..., size], built."""
+    if kind == "embedding":
+        start = unit_variance(size if is_tied else 1)
+        return options.embedding(kind, tokenizer.vocabulary_size, size, start)
+    if is_tied:
+        raise ValueError(f"tied embeddings: --input_layer={kind} has no vector a word to share")
+    return options.character_cnn(kind, tokenizer.pieces, size, further or {})
 
 
 def _histories(before, inputs):

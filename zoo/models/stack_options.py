@@ -9,8 +9,15 @@ from typing import Any
 import keras
 
 from zoo.cells import CELLS, Cell
+from zoo.character_cnn import CharacterCNN
 from zoo.heads import HEADS, OutputLayer
 from zoo.wrappers import Stack, dropout_layer
+
+# What makes a vector of a word.
+INPUT_LAYERS: dict[str, type[keras.layers.Layer]] = {
+    "embedding": keras.layers.Embedding,
+    "character_cnn": CharacterCNN,
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,15 @@ class StackOptions:
         )
         embedding.build((None, None))
         return embedding
+
+    def character_cnn(
+        self, name: str, spellings: Sequence[bytes], size: int, further: Mapping[str, Any]
+    ) -> CharacterCNN:
+        """The layer that reads the bytes of words, built; `further` are arguments of its class."""
+        start = uniform(self.initializer_scale)
+        layer = CharacterCNN(spellings, size, start, name=name, dtype=self.precision, **further)
+        layer.build()
+        return layer
 
     def dense(self, name: str, size: int, inputs: int, activation: str | None = None) -> keras.layers.Dense:
         """A layer of `size` outputs, built, that computes in the precision of the weights."""
