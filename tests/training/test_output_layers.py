@@ -15,6 +15,7 @@ def configured(folder, name, **settings):
 
 
 @pytest.mark.parametrize("name", quickly("blackout"))
+@pytest.mark.slow
 def test_it_learns_and_is_evaluated(name, run_program, tmp_path):
     config = configured(tmp_path, name, learning_rate=0.03, max_steps=27)
     code, out, err = run_program(train, *flags_of(config))

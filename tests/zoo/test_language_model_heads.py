@@ -60,6 +60,7 @@ def test_generation_takes_the_most_probable_token(model):
 
 # Exports take long, and the one with a history has the most to go wrong.
 @pytest.mark.parametrize("name", quickly("maxent"))
+@pytest.mark.slow
 def test_exported_it_answers_as_in_memory(name, tmp_path):
     model = language_model(name)
     signatures = tf.saved_model.load(str(export(model, tmp_path))).signatures
