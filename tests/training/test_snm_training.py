@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tiny import flags_of, prose, tiny
 
-from serving import export
 from serving.program import UserError
 from training import evaluate, train
 from training.config import Config, make_config
@@ -57,12 +56,6 @@ def test_other_epochs_are_another_model(config, result, run_program):
     code, _, err = run_program(train, *flags_of(config), "--epochs=3")
     assert code == 1
     assert "--epochs=3 (was 2)" in err.splitlines()[-1]
-
-
-def test_exported_by_the_program(config, result, run_program, tmp_path):
-    code, out, _ = run_program(export, f"--model_dir={config.output_dir}", f"--export_base={tmp_path}")
-    assert code == 0
-    assert {"generate", "score", "serving_default", "start", "step"} <= set(json.loads(out)["signatures"])
 
 
 def test_its_own_defaults():

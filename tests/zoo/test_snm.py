@@ -212,6 +212,18 @@ def test_texts_of_a_few_words(ids, limits):
         assert (distribution > 0).all()
 
 
+def test_too_many_skip_grams(monkeypatch):
+    monkeypatch.setattr("zoo.snm.adjustment.MOST", 20)
+    with pytest.raises(ValueError, match="n-grams and skip-grams; there may be 20"):
+        Matrix(count(text(), Limits(3), SIZE, BOUNDARY))
+
+
+def test_a_learning_rate_that_is_far_too_high():
+    adjustment = adjustment_of("both", BOUNDARY)
+    with pytest.raises(ValueError, match=r"loss is (inf|nan|-inf): lower --learning_rate=10000"):
+        adjust(adjustment, 20, 1e4)
+
+
 def test_what_cannot_be_counted():
     with pytest.raises(ValueError, match="no text to count"):
         count(np.array([BOUNDARY]), Limits(3), SIZE)

@@ -158,10 +158,7 @@ def test_words_not_in_training(signatures_of):
 @pytest.mark.parametrize("text", ["a\n", "\n", "a rose is red\n"], ids=repr)
 def test_a_text_of_one_sentence(text):
     model = learned(text, order=12, skip_words=12, skips=2, tied_skips=32)
-    signatures = model.signatures()
-    assert np.isfinite(signatures["score"](tf.constant(["", text, "a rose"]))["log_prob"]).all()
-    generated = call_generate(signatures["generate"], ["", text], max_new_tokens=[3])
-    assert generated["num_tokens"].tolist() == [3, 3]
+    assert np.isfinite(model.signatures()["score"](tf.constant(["", text, "a rose"]))["log_prob"]).all()
 
 
 @pytest.mark.parametrize(
@@ -196,7 +193,7 @@ def test_a_model_directory_holds_it(models, tmp_path):
 
 def test_exported(models, signatures_of, tmp_path):
     """The export compares what it wrote, in a graph session, with the model; here, loaded in Python."""
-    folder = export(models["sentences"], tmp_path)
+    folder = export(models["tied alone"], tmp_path)
     loaded = tf.saved_model.load(str(folder)).signatures
-    expected = signatures_of("sentences")["score"](tf.constant(TEXTS))["log_prob"]
+    expected = signatures_of("tied alone")["score"](tf.constant(TEXTS))["log_prob"]
     np.testing.assert_allclose(loaded["score"](text=tf.constant(TEXTS))["log_prob"], expected, rtol=1e-6)

@@ -10,7 +10,7 @@ CONFIG = {
     "order": 5,
     "skip_words": 3,
     "skips": 1,
-    "tied_skips": 5,
+    "tied_skips": 10,
     "epochs": 1,
     "learning_rate": 0.1,
 }

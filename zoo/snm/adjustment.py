@@ -29,7 +29,7 @@ import functools
 import itertools
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -53,6 +53,10 @@ STEPS = 100  # of an epoch at least, where there are as many words
 UNIFORM = 0.01  # what the uniform feature begins with
 MULTIPLIER = 0x9E3779B97F4A7C15  # of Fibonacci hashing
 PIECE = 1 << 20  # entries at a time
+MOST = (1 << 31) - 1  # entries that int32 numbers
+
+# A place in the weights of each entry, and a share; None for 1.
+MetaFeature = tuple[Array, Array | None]
 
 
 class Matrix:
@@ -69,7 +73,9 @@ class Matrix:
         size = skip_grams.vocabulary_size
         self.counts = np.concatenate([counts for levels in skip_grams.counts for counts in levels])
         entries = len(self.counts)
-        self.types = np.empty(entries, np.int8)
+        if entries > MOST:
+            raise ValueError(f"{entries:,} n-grams and skip-grams; there may be {MOST:,}")
+        self.types = np.empty(entries, np.int16)
         self.features, self.targets, self.totals = (np.empty(entries, np.int32) for _ in range(3))
         self.starts: dict[tuple[int, int], int] = {}  # of each chain and level the first entry
         first, first_feature = 0, 0
@@ -112,10 +118,8 @@ class Adjustment:
         largest = int(max(matrix.counts.max(), matrix.totals.max()))
         self._logarithms = np.log2(np.maximum(np.arange(largest + 1), 1)).astype(np.float32)
 
-    def meta_features(
-        self, entries: Array | slice, counts: Array, totals: Array
-    ) -> Iterator[tuple[Array, Array | None]]:
-        """Places in `weights` and shares, None for 1; the counts may be others than those of the entries."""
+    def meta_features(self, entries: Array | slice, counts: Array, totals: Array) -> Iterator[MetaFeature]:
+        """Of entries, as if these were their counts."""
         matrix = self.matrix
         parts: dict[str, list[tuple[Array | None, Array]]] = {
             "type": [(None, matrix.types[entries])],
@@ -124,16 +128,11 @@ class Adjustment:
             "count": self._between_powers(counts),
             "total": self._between_powers(totals),
         }
-        for number, names in enumerate(META_FEATURES):
-            seed = np.full(len(counts), (number + 1) * MULTIPLIER & 0xFFFFFFFFFFFFFFFF, np.uint64)
+        for number, names in enumerate(META_FEATURES, 1):
             for chosen in itertools.product(*(parts[name] for name in names)):
-                place = seed
-                for _, value in chosen:
-                    place = (place ^ (value.astype(np.uint64) + np.uint64(1))) * np.uint64(MULTIPLIER)
-                    place ^= place >> np.uint64(29)
                 shares = [share for share, _ in chosen if share is not None]
                 yield (
-                    (place >> np.uint64(64 - self.bits)).astype(np.int64),
+                    _hashed(number, [value for _, value in chosen], self.bits),
                     functools.reduce(np.multiply, shares) if shares else None,
                 )
 
@@ -146,9 +145,7 @@ class Adjustment:
         """M(f, w), were these the counts, of which none is 0."""
         return self._values(self.meta_features(entries, counts, totals), counts, totals)
 
-    def _values(
-        self, meta_features: Iterable[tuple[Array, Array | None]], counts: Array, totals: Array
-    ) -> Array:
+    def _values(self, meta_features: Iterable[MetaFeature], counts: Array, totals: Array) -> Array:
         adjustment = np.full(len(counts), self._offset)
         for place, share in meta_features:
             weight = self.weights[place]
@@ -157,47 +154,39 @@ class Adjustment:
 
     def loss_and_gradient(self, words: Array) -> tuple[float, Array]:
         """Of words of the text, by number: the sum of their loss, and its gradient in `weights`."""
-        matrix, number = self.matrix, len(words)
-        chosen = matrix.events[words]
+        chosen, number = self.matrix.events[words], len(words)
         row, column = np.nonzero(chosen != NONE)
         entries = chosen[row, column]
-        count, total = matrix.counts[entries], matrix.totals[entries]
-        # An entry predicts the word that follows where it is there once more, others where others follow.
+        count, total = self.matrix.counts[entries], self.matrix.totals[entries]
+        # An entry predicts its word where that follows, if it is there once more, and where others follow.
         follows, others = np.flatnonzero(count > 1), np.flatnonzero(total > count)
         used = np.concatenate([follows, others])
-        counts = np.concatenate([count[follows] - 1, count[others]])
-        meta_features = list(self.meta_features(entries[used], counts, total[used] - 1))
-        values = self._values(meta_features, counts, total[used] - 1)
-        right, wrong = np.split(values, [len(follows)])
+        counts, totals = np.concatenate([count[follows] - 1, count[others]]), total[used] - 1
+        meta_features = list(self.meta_features(entries[used], counts, totals))
+        right, wrong = np.split(self._values(meta_features, counts, totals), [len(follows)])
         wrong = wrong * ((total - count) / count)[others]
-        uniform = math.exp(self.weights[-1])
+        uniform = np.exp(self.weights[-1])
         predicted = np.bincount(row[follows], right, number) + uniform * self._share
-        loss = values[: len(follows)].sum() + wrong.sum() + number * uniform - np.log(predicted).sum()
+        loss = right.sum() + wrong.sum() + number * uniform - np.log(predicted).sum()
         by_entry = np.concatenate([right * (1 - 1 / predicted[row[follows]]), wrong])
-        gradient = np.empty_like(self.weights)
-        gradient[:-1] = np.bincount(
-            np.concatenate([place for place, _ in meta_features]),
-            np.concatenate([by_entry if share is None else by_entry * share for _, share in meta_features]),
-            1 << self.bits,
-        )
-        gradient[-1] = number * uniform - (uniform * self._share / predicted).sum()
-        return loss, gradient
+        by_uniform = uniform * (number - self._share * (1 / predicted).sum())
+        return loss, np.append(self._gradient(meta_features, by_entry), by_uniform)
+
+    def _gradient(self, meta_features: Sequence[MetaFeature], by_entry: Array) -> Array:
+        """In the weights of meta-features, of the gradient in A of each entry."""
+        places = np.concatenate([place for place, _ in meta_features])
+        parts = [by_entry if share is None else by_entry * share for _, share in meta_features]
+        return np.bincount(places, np.concatenate(parts), 1 << self.bits)
 
     def model(self, boundary: int | None) -> SnmModel:
         """What is left of it: the matrix, and the sums of its rows."""
-        matrix, skip_grams = self.matrix, self.matrix.skip_grams
+        skip_grams = self.matrix.skip_grams
         weights: list[list[Array]] = [[] for _ in skip_grams.chains]
         totals: list[list[Array]] = [[] for _ in skip_grams.chains]
         for chain, level, keys in skip_grams.levels():
-            first, size = matrix.starts[chain, level], len(keys)
-            values = np.zeros(size)
-            for start in range(0, size, PIECE):
-                part = slice(first + start, first + min(start + PIECE, size))
-                counts = np.maximum(matrix.counts[part], 1)  # those of words that do not occur are 0
-                value = self.values(part, counts, matrix.totals[part])
-                values[start : start + PIECE] = np.where(matrix.counts[part], value, 0.0)
+            values = self._adjusted(self.matrix.starts[chain, level], len(keys))
             if not (chain or level):
-                values += math.exp(self.weights[-1]) * self.uniform  # as the unigrams, it is always there
+                values += np.exp(self.weights[-1]) * self.uniform  # as the unigrams, it is always there
             feature = keys // skip_grams.vocabulary_size
             total = np.bincount(feature, values, skip_grams.features(chain, level))
             weights[chain].append(values.astype(np.float32))
@@ -206,16 +195,56 @@ class Adjustment:
             skip_grams.vocabulary_size, skip_grams.chains, boundary, skip_grams.keys, weights, totals
         )
 
+    def _adjusted(self, first: int, size: int) -> Array:
+        """M(f, w) of so many entries from the first on."""
+        values = []
+        for start in range(first, first + size, PIECE):
+            part = slice(start, min(start + PIECE, first + size))
+            counts = self.matrix.counts[part]  # 0 of words that do not occur
+            value = self.values(part, np.maximum(counts, 1), self.matrix.totals[part])
+            values.append(np.where(counts > 0, value, 0.0))
+        return np.concatenate(values)
+
+
+def _hashed(number: int, values: Sequence[Array], bits: int) -> Array:
+    """Places of the meta-features of a number and values, of 2^bits."""
+    place = np.full(len(values[0]), number * MULTIPLIER % 2**64, np.uint64)
+    for value in values:
+        place = (place ^ (value.astype(np.uint64) + np.uint64(1))) * np.uint64(MULTIPLIER)
+        place ^= place >> np.uint64(29)
+    return (place >> np.uint64(64 - bits)).astype(np.int64)
+
 
 def adjust(adjustment: Adjustment, epochs: int, learning_rate: float, seed: int = 1) -> None:
-    """Learn the adjustment by AdaGrad (Duchi et al. 2011), from the words of the text in random order."""
+    """Learn the adjustment by AdaGrad (Duchi et al. 2011), from the words of the text in random order.
+
+    Raises ValueError where the loss is not finite.
+    """
     words = len(adjustment.matrix.events)
     size = min(max(words // STEPS, 1), BATCH)
     draw = np.random.default_rng(seed)
     squares = np.ones_like(adjustment.weights)
+    with _progress_bar(epochs * words) as bar, np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        for _ in range(epochs):
+            order = draw.permutation(words)
+            for start in range(0, words, size):
+                part = order[start : start + size]
+                loss, gradient = adjustment.loss_and_gradient(part)
+                if not math.isfinite(loss):
+                    raise ValueError(
+                        f"the adjustment's loss is {loss}: lower --learning_rate={learning_rate}"
+                    )
+                squares += gradient**2
+                adjustment.weights -= learning_rate * gradient / np.sqrt(squares)
+                bar.set_postfix(loss=f"{loss / len(part):.3f}", refresh=False)
+                bar.update(len(part))
+
+
+def _progress_bar(words: int) -> tqdm:
+    """On stderr, where it takes more than two seconds; lines where it is no terminal."""
     terminal = sys.stderr.isatty()
-    with tqdm(
-        total=epochs * words,
+    return tqdm(
+        total=words,
         desc="adjustment",
         unit="word",
         unit_scale=True,
@@ -223,13 +252,4 @@ def adjust(adjustment: Adjustment, epochs: int, learning_rate: float, seed: int 
         mininterval=0.2 if terminal else 10,
         dynamic_ncols=terminal,
         ascii=not terminal,
-    ) as bar:
-        for _ in range(epochs):
-            order = draw.permutation(words)
-            for start in range(0, words, size):
-                part = order[start : start + size]
-                loss, gradient = adjustment.loss_and_gradient(part)
-                squares += gradient**2
-                adjustment.weights -= learning_rate * gradient / np.sqrt(squares)
-                bar.set_postfix(loss=f"{loss / len(part):.3f}", refresh=False)
-                bar.update(len(part))
+    )
