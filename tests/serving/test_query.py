@@ -292,7 +292,6 @@ def test_certificates_from_files(query, tmp_path, monkeypatch):
             1,
             "the model 'model' has no input min_p, stop; is it an earlier export? (Inputs contains invalid",
         ),
-        (["generate", "--prompt=a", "--stream", "--min_p=0.1"], 1, "unknown inputs min_p; there are "),
         (["generate", "--prompt=a", "--details"], 1, "is not a model that can do this: Serving signature"),
         (["score", "--text=a", "--details"], 1, "is not a model that can do this: Serving signature"),
         (["beam", "--prompt=a"], 1, "is not a model that can do this: Serving signature"),
@@ -349,6 +348,12 @@ def test_what_goes_wrong_is_one_line(query, arguments, code, message):
     assert (returned, lines, len(err.splitlines())) == (code, [], 1)
     assert err.startswith("zoo-query: ")
     assert message in err
+
+
+def test_a_stream_of_a_model_that_lacks_an_input(query):
+    code, lines, err = query("generate", "--prompt=a", "--stream", "--min_p=0.1")
+    assert (code, lines, len(err.splitlines())) == (1, ["a"], 1)
+    assert "refused: INVALID_ARGUMENT: unknown inputs min_p; there are " in err
 
 
 def test_a_server_that_is_not_there(query):
