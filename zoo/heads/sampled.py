@@ -150,7 +150,8 @@ class SampledSoftmax(SampledLoss):
         sample = self.draw()
         own, others = self.logits_of_sample(hidden, targets, sample.ids)
         is_target = targets[:, tf.newaxis] == sample.ids
-        others = tf.where(is_target, -float("inf"), others - sample.log_expected(sample.ids))
+        impossible = tf.constant(-np.inf, others.dtype)
+        others = tf.where(is_target, impossible, others - sample.log_expected(sample.ids))
         logits = tf.concat([own[:, tf.newaxis], others], 1)
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.zeros_like(targets), logits=logits)
         return tf.reduce_sum(weights * nats)
