@@ -16,6 +16,7 @@ from serving.connection import Connection
 from serving.messages import predict_pb2
 from serving.model_config import ModelConfig, VersionPolicy
 from serving.repository import LoadPolicy
+from serving.versions import State
 
 DEADLINE = 60
 SPELLED = "déjà vu, encore"
@@ -179,15 +180,18 @@ def test_what_other_models_answer(query, arguments, outputs, shown, result):
 
 
 @pytest.fixture(scope="module")
-def versions(serve, publish, exports, tmp_path_factory):
+def versions(serve, publish, exports, eventually, tmp_path_factory):
     """Versions 3 and 4 of the fake language model, labelled, on a unix socket; its address."""
     folder = tmp_path_factory.mktemp("versions")
     for number in (3, 4):
         publish(exports["language"], folder / "base", number)
     model = ModelConfig("model", str(folder / "base"), VersionPolicy(latest=2), {"old": 3, "new": 4})
     policy = LoadPolicy(poll_seconds=0.02, allow_unavailable_labels=True)
-    serve(folder / "base", models=[model], policy=policy, grpc_socket_path=str(folder / "socket"))
-    return f"unix:{folder / 'socket'}"
+    socket = str(folder / "socket")
+    served = serve(folder / "base", models=[model], policy=policy, grpc_socket_path=socket).server.repository
+    ready = {(3, State.AVAILABLE), (4, State.AVAILABLE)}  # it answers as soon as one of them is
+    eventually(lambda: {(number, state) for number, state, _ in served.versions("model")} == ready)
+    return f"unix:{socket}"
 
 
 @pytest.mark.parametrize(
