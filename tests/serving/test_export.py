@@ -272,6 +272,7 @@ class TestProgram:
 
         return run
 
+    @pytest.mark.slow
     def test_says_what_it_wrote(self, run_program, trained, tmp_path):
         code, out, _ = run_program(export, f"--model_dir={trained.model_dir}", f"--export_base={tmp_path}")
         assert code == 0
@@ -315,6 +316,7 @@ class TestProgram:
         for base in (tmp_path / "file", tmp_path / "file" / "base", Path("/proc/nowhere")):
             assert str(base) in complaint(f"--export_base={base}")
 
+    @pytest.mark.slow
     def test_ctrl_c_leaves_nothing_behind(self, run_program, trained, tmp_path, monkeypatch):
         def interrupted(*_):
             raise KeyboardInterrupt

@@ -161,6 +161,7 @@ def test_other_precisions(precision):
     np.testing.assert_allclose(*scores, rtol=0.05 if precision == "mixed_bfloat16" else 1e-4, atol=0.5)
 
 
+@pytest.mark.slow
 def test_exported_it_answers_as_in_memory(tmp_path):
     model = randomize(language_model(embedding_size=3), seed=3)
     loaded, in_memory = tf.saved_model.load(str(export(model, tmp_path))).signatures, model.signatures()
@@ -184,6 +185,7 @@ def test_exported_it_answers_as_in_memory(tmp_path):
     assert text == whole["text"].numpy()[0]
 
 
+@pytest.mark.slow
 def test_it_learns_from_the_spelling_what_an_embedding_cannot():
     """After a word in -a comes A, after one in -o comes O; of a half of these words nothing was learned."""
     stems = [first + second for first in "bdfgklm" for second in "rstvw"]
