@@ -92,7 +92,7 @@ def rows(units: int, epochs: int) -> list[Row]:
     }
     return [
         Row(KNESER_NEY, {"model": "ngram", "order": 5, "discount_fallback": "0.5,1,1.5"}),
-        Row("Sparse non-negative matrix", {"model": "snm", "skip_words": 3, "tied_skips": 5, "epochs": 1}),
+        Row("Sparse non-negative matrix", {"model": "snm", "skip_words": 3, "tied_skips": 10, "epochs": 1}),
         network("RNN + MaxEnt 9-gram", **elman, output_layer="maxent", output_options="order=9"),
         network("RNN, BlackOut", **elman, output_layer="blackout"),
         network("LSTM with projection, sampled softmax", **projected),
