@@ -1,7 +1,7 @@
 """The Penn Treebank as language models have it, and what is laid out like it.
 
-`--dataset=ptb:DIR`, with ptb.train.txt, ptb.valid.txt and ptb.test.txt in the folder: a sentence a line,
-words between spaces, <unk> among them for all that are no words of the vocabulary.
+`--dataset=ptb:DIR`, with ptb.train.txt, ptb.valid.txt and ptb.test.txt in the folder: a sentence a line, with
+spaces between its words, and <unk> for all words that are not in the vocabulary.
 """
 
 from __future__ import annotations

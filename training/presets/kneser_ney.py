@@ -6,6 +6,7 @@ Chen and Goodman 1998, TR-10-98, section 3; no n-gram is left out, and each line
 CONFIG = {
     "task": "language_model",
     "model": "ngram",
+    "leading_space": True,
     "tokenizer": "whitespace",
     "order": 5,
     "discount_fallback": "0.5,1,1.5",  # of texts so short that they give no discounts

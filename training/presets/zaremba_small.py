@@ -9,6 +9,7 @@ Published: perplexity 120.7 on the validation and 115.9 on the test split of the
 
 CONFIG = {
     "task": "language_model",
+    "leading_space": True,
     "tokenizer": "whitespace",
     "cell": "lstm",
     "cell_options": "forget_bias=0",
