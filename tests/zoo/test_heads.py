@@ -40,7 +40,9 @@ def batch():
     return random.normal(size=(TOKENS, UNITS)), targets, weights
 
 
-@pytest.fixture(params=[1, 3, 7, 100], ids=lambda rows: f"{rows} rows a chunk")
+@pytest.fixture(
+    params=[1, 3, pytest.param(7, marks=pytest.mark.slow), 100], ids=lambda rows: f"{rows} rows a chunk"
+)
 def chunked(request, monkeypatch):
     monkeypatch.setattr(base, "CHUNK_ELEMENTS", request.param * VOCABULARY)
 

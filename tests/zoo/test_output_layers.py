@@ -12,6 +12,7 @@ from output_layers import (
     TOKENS,
     UNITS,
     VOCABULARY,
+    WAYS,
     example_batch,
     history_of,
     log_probabilities,
@@ -47,8 +48,9 @@ def chunked(request, monkeypatch):
 # Probabilities
 
 
-def test_they_are_those_of_the_equations(head, batch, chunked):
-    hidden, targets, _ = batch
+@pytest.mark.parametrize("case", quickly(*WAYS, among=CASES))
+def test_they_are_those_of_the_equations(case, batch, chunked):
+    head, (hidden, targets, _) = make(case), batch
     expected = log_probabilities(head, hidden)
     np.testing.assert_allclose(np.exp(expected).sum(axis=1), 1, rtol=1e-12)
     logits = head(hidden, history=history_of(head))
@@ -116,7 +118,7 @@ def test_exact_loss_and_gradients(exact, batch, chunked):
 
 
 @pytest.mark.parametrize("tokens", [None, TOKENS], ids=["any number of tokens", "known number of tokens"])
-@pytest.mark.parametrize("case", quickly(*HEADS, among=EXACT))
+@pytest.mark.parametrize("case", quickly(*WAYS, among=EXACT))
 def test_exact_loss_and_gradients_in_a_graph(case, batch, tokens, monkeypatch):
     monkeypatch.setattr(base, "CHUNK_ELEMENTS", 4 * VOCABULARY)
     exact = make(case)
