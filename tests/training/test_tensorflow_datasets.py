@@ -122,7 +122,8 @@ def test_as_a_stream_sentences_are_lines(sharded):
     assert dataset.stream
     parts = [records("tfds:made_up_sentences", split, **settings) for split in ("train", "validation")]
     assert "".join(text for part in parts for (text,) in part) == written
-    assert not open_dataset(configured("tfds:made_up_sentences", **{**settings, "task": "tagging"})).stream
+    settings |= {"task": "classification", "label_column": "text"}
+    assert not open_dataset(configured("tfds:made_up_sentences", **settings)).stream
 
 
 def test_only_what_is_read_is_opened(sharded, tmp_path):
