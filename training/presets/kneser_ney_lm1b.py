@@ -11,7 +11,10 @@ Published: perplexity 67.6 on the test split, with 1.76 billion n-grams.
 
 Validation and test split are those of lstm_2048_512_lm1b.
 
-MEASURED_KN
+Measured: of the corpus of lstm_2048_512_lm1b, 1.8 million words and 7.5 million n-grams, as a whole,
+evaluation included: 1.6 GB. All n-grams are held at once, about 60 bytes each while they are estimated, so
+that 1.76 billion need 110 GB and more, and the model has 28 GB. No figure was reached: LM1B itself has not
+been counted.
 """
 
 from training.presets import kneser_ney, lstm_2048_512_lm1b

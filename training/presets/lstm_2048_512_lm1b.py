@@ -16,7 +16,10 @@ Differs from the paper: the norm of the whole gradient is clipped at 1, not that
 process, not 32 at once; validation is of the last 6,060 sentences of the training files, and the test split
 of TensorFlow Datasets is all 50 held-out files, where the published figure is of the first.
 
-MEASURED_LSTM
+Measured: on two cores four steps, of a made-up corpus, laid out as lm1b, of 787,732 words, each of them once
+and as many more by Zipf's law (818 million weights): 6 to 10 s for 2,560 words, 9.5 GB; without evaluation
+and checkpoints, which hold all weights and sums twice more while they are written. No figure was reached: it
+has not been trained to the end.
 """
 
 CONFIG = {
