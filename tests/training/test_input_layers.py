@@ -28,6 +28,7 @@ def test_it_learns_is_loaded_and_is_evaluated(run_program, tmp_path):
     assert json.loads(out)["nats_per_token"] == pytest.approx(result["best"]["nats_per_token"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same(tmp_path, outcome):
     for folder, steps in (("whole", (8,)), ("parts", (3, 8))):
         (tmp_path / folder).mkdir()
