@@ -68,16 +68,22 @@ class Row:
     mixed_with: str = ""
 
 
-def rows(units: int) -> list[Row]:
-    """The table, of recurrent models with so many units: the lecture's rows, and what came after them."""
-    adaptive, sampled = {"output_layer": "adaptive"}, {"output_layer": "sampled"}
-    elman, two_layers = {"cell": "elman"}, {"layers": 2}
-    projected = {
-        "cell": "projected_lstm",
-        "units": 4 * units,
-        **sampled,
-    }  # to a quarter: as wide as the others
+def rows(units: int, epochs: int) -> list[Row]:
+    """The table, of networks so wide and trained so long: the lecture's rows, and what came after them."""
+    common = {
+        **{"cell": "lstm", "units": units, "dropout": 0.2, "epochs": epochs},
+        **{"batch_size": 20, "sequence_length": 35, "evaluation_batch_size": 10},
+        **{"optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine", "global_clipnorm": 1.0},
+    }
+
+    def network(name: str, **settings: Any) -> Row:
+        return Row(name, {**common, **settings})
+
+    elman, adaptive = {"cell": "elman"}, {"output_layer": "adaptive"}
+    # A projection is a quarter of the units: as wide as the other networks.
+    projected = {"cell": "projected_lstm", "units": 4 * units, "output_layer": "sampled"}
     of_best = functools.partial(Row, of=BEST)
+    dynamic = Adaptation(dynamic_learning_rate=5e-5, dynamic_segment=20, dynamic_statistics=500)
     awd_lstm = {
         **{"layers": 3, "last_units": units, "embedding_size": units, "units": 2 * units},
         **{"tie_embeddings": True, "weight_drop": 0.2, "locked_dropout": True, "embedding_dropout": 0.05},
@@ -86,33 +92,28 @@ def rows(units: int) -> list[Row]:
     }
     return [
         Row(KNESER_NEY, {"model": "ngram", "order": 5, "discount_fallback": "0.5,1,1.5"}),
-        Row("Sparse non-negative matrix", {"model": "snm"}),
-        Row("RNN + MaxEnt 9-gram", {**elman, "output_layer": "maxent", "output_options": "order=9"}),
-        Row("RNN, BlackOut", {**elman, "output_layer": "blackout"}),
-        Row("LSTM with projection, sampled softmax", projected),
-        Row("2-layer of these, CNN inputs", {**projected, **two_layers, "input_layer": "character_cnn"}),
-        Row("LSTM, adaptive softmax", adaptive),
-        Row(BEST, {**two_layers, **adaptive}),
+        Row("Sparse non-negative matrix", {"model": "snm", "skip_words": 3, "tied_skips": 10, "epochs": 1}),
+        network("RNN + MaxEnt 9-gram", **elman, output_layer="maxent", output_options="order=9"),
+        network("RNN, BlackOut", **elman, output_layer="blackout"),
+        network("LSTM with projection, sampled softmax", **projected),
+        network("2-layer of these, CNN inputs", **projected, layers=2, input_layer="character_cnn"),
+        network("LSTM, adaptive softmax", **adaptive),
+        network(BEST, **adaptive, layers=2),
         of_best("  and a neural cache", adaptation=Adaptation(500, 0.1, 0.3)),
-        of_best(
-            "  and dynamic evaluation",
-            adaptation=Adaptation(
-                dynamic_learning_rate=5e-5, dynamic_decay=0.002, dynamic_segment=20, dynamic_statistics=500
-            ),
-        ),
+        of_best("  and dynamic evaluation", adaptation=dynamic),
         of_best("  and the mean of 10 dropouts", adaptation=Adaptation(dropout_samples=10)),
         of_best("  and Kneser-Ney, interpolated", mixed_with=KNESER_NEY),
-        Row("LSTM, full softmax"),
-        Row("LSTM, full softmax, tied", {"tie_embeddings": True}),
-        Row("LSTM, sampled softmax", sampled),
-        Row("LSTM, noise-contrastive", {"output_layer": "nce"}),
-        Row("LSTM, BlackOut", {"output_layer": "blackout"}),
-        Row("LSTM, hierarchical softmax", {"output_layer": "hierarchical"}),
-        Row("LSTM, mixture of softmaxes", {"output_layer": "mixture"}),
-        Row("AWD-LSTM", awd_lstm),
-        Row("Mogrifier LSTM, adaptive softmax", {"cell": "mogrifier_lstm", **adaptive}),
+        network("LSTM, full softmax"),
+        network("LSTM, full softmax, tied", tie_embeddings=True),
+        network("LSTM, sampled softmax", output_layer="sampled"),
+        network("LSTM, noise-contrastive", output_layer="nce"),
+        network("LSTM, BlackOut", output_layer="blackout"),
+        network("LSTM, hierarchical softmax", output_layer="hierarchical"),
+        network("LSTM, mixture of softmaxes", output_layer="mixture"),
+        network("AWD-LSTM", **awd_lstm),
+        network("Mogrifier LSTM, adaptive softmax", cell="mogrifier_lstm", **adaptive),
         *(
-            Row(f"2-layer {cell}, adaptive softmax", {"cell": cell, **two_layers, **adaptive})
+            network(f"2-layer {cell}, adaptive softmax", cell=cell, layers=2, **adaptive)
             for cell in LINEAR_CELLS
         ),
     ]
@@ -135,15 +136,6 @@ def corpus_settings(corpus: Path, vocabulary_size: int) -> dict[str, Any]:
         "dataset": f"text:{corpus}",
         **{"validation_fraction": 0.1, "test_fraction": 0.1, "tokenizer": "words"},
         "vocabulary_size": vocabulary_size or 10_000,  # so that some words of the training text are unknown
-    }
-
-
-def common_settings(units: int, epochs: int) -> dict[str, Any]:
-    """Those of all recurrent models."""
-    return {
-        **{"cell": "lstm", "units": units, "dropout": 0.2, "epochs": epochs},
-        **{"batch_size": 20, "sequence_length": 35, "evaluation_batch_size": 10},
-        **{"optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine", "global_clipnorm": 1.0},
     }
 
 
@@ -218,21 +210,21 @@ def main() -> None:
     parser.add_argument("--vocabulary_size", type=int, default=0, help="most frequent words; 0: see above")
     parser.add_argument("--work_dir", type=Path, help="where models and results are kept")
     arguments = parser.parse_args()
-    table, wanted = rows(arguments.units), arguments.rows.lower().split(",")
+    table = rows(arguments.units, arguments.epochs)
+    wanted = arguments.rows.lower().split(",")
     names = {row.name for row in table if any(text in row.name.lower() for text in wanted)}
     if not names:
         parser.error(f"--rows={arguments.rows}: there are {'; '.join(row.name.strip() for row in table)}")
     names |= {other for row in table if row.name in names for other in (row.of, row.mixed_with)}
     chosen = [row for row in table if row.name in names]
     corpus = corpus_settings(arguments.corpus, arguments.vocabulary_size)
-    common = common_settings(arguments.units, arguments.epochs)
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         work = arguments.work_dir or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
         for row in chosen:
             print(f"{row.name.strip()} ...", file=sys.stderr, flush=True)
-            lines.append(line(row.name, run(row, {**common, **corpus, **row.settings}, work)))
+            lines.append(line(row.name, run(row, {**corpus, **row.settings}, work)))
             print(lines[-1], flush=True)
     print(f"\n{arguments.corpus}; {arguments.units} units, {arguments.epochs} epochs; {machine()}\n")
     print(f"| {'':38} | validation | {'test':>8} | {'weights':>9} | minutes | words/s  |")

@@ -22,22 +22,25 @@ def under(tokens: Sequence[str], tags: Sequence[str], columns: int) -> str:
 def _lines(pairs: Sequence[tuple[str, str]], columns: int) -> Iterator[tuple[str, str]]:
     upper = lower = ""
     for token, tag in pairs:
-        token = "".join(map(_visible, token))
-        width = max(_width(token), _width(tag))
-        if upper and _width(upper) + width > columns:
+        token = visible(token)
+        needed = max(width(token), width(tag))
+        if upper and width(upper) + needed > columns:
             yield upper.rstrip(), lower.rstrip()
             upper = lower = ""
-        upper += token + " " * (width - _width(token) + 1)
-        lower += tag + " " * (width - _width(tag) + 1)
+        upper += token + " " * (needed - width(token) + 1)
+        lower += tag + " " * (needed - width(tag) + 1)
     yield upper.rstrip(), lower.rstrip()
 
 
-def _visible(character: str) -> str:
+def visible(text: str) -> str:
     """Control characters as escapes, which move no cursor and ring no bell."""
-    return repr(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cf") else character
+    return "".join(
+        repr(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cf") else character
+        for character in text
+    )
 
 
-def _width(text: str) -> int:
+def width(text: str) -> int:
     """Columns on a terminal: none for a combining character, two for a wide one."""
     return sum(
         0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 import grpc
 import grpc.aio
 
-from serving import generation_calls, management_calls, task_calls
+from serving import generation_calls, management_calls, search_calls, task_calls
 from serving.calls import Call, model_spec
 from serving.client_results import Token
 from serving.connection import Connection, ServerError, Tls
@@ -127,8 +127,12 @@ class Client(_Client):
     regress = _asks(task_calls.regress)
     multi_inference = _asks(task_calls.multi_inference)
     generate = _asks(generation_calls.generate)
+    generate_details = _asks(generation_calls.generate_details)
     stream = _streams(generation_calls.stream)
+    beam = _asks(search_calls.beam)
+    contrastive = _asks(search_calls.contrastive)
     score = _asks(task_calls.score)
+    score_tokens = _asks(task_calls.score_tokens)
     classify = _asks(task_calls.classify)
     tag = _asks(task_calls.tag)
     translate = _asks(task_calls.translate)
@@ -208,8 +212,12 @@ class AsyncClient(_Client):
     regress = _awaits(task_calls.regress)
     multi_inference = _awaits(task_calls.multi_inference)
     generate = _awaits(generation_calls.generate)
+    generate_details = _awaits(generation_calls.generate_details)
     stream = _streams_asynchronously(generation_calls.stream)
+    beam = _awaits(search_calls.beam)
+    contrastive = _awaits(search_calls.contrastive)
     score = _awaits(task_calls.score)
+    score_tokens = _awaits(task_calls.score_tokens)
     classify = _awaits(task_calls.classify)
     tag = _awaits(task_calls.tag)
     translate = _awaits(task_calls.translate)

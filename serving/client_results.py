@@ -25,6 +25,45 @@ class Generation(NamedTuple):
     version: int
 
 
+class Alternative(NamedTuple):
+    """What might have been in a token's place."""
+
+    text: bytes
+    log_prob: float  # nats
+
+
+class TokenDetails(NamedTuple):
+    """A token of a text, and the likeliest in its place. Their bytes need not be whole characters."""
+
+    text: bytes
+    log_prob: float  # nats
+    alternatives: Sequence[Alternative]
+
+
+class GenerationDetails(NamedTuple):
+    """The continuation of a prompt, token by token."""
+
+    text: str
+    num_tokens: int
+    log_prob: float  # nats
+    tokens: Sequence[TokenDetails]
+    version: int
+
+
+class Continuation(NamedTuple):
+    """One of several continuations of a prompt."""
+
+    text: str
+    log_prob: float  # nats
+
+
+class Continuations(NamedTuple):
+    """The likeliest continuations of a prompt that were found, the best first."""
+
+    continuations: Sequence[Continuation]
+    version: int
+
+
 class Token(NamedTuple):
     """One step of a generation. The bytes of a token need not be whole characters."""
 
@@ -41,6 +80,16 @@ class Score(NamedTuple):
     log_prob: float  # nats
     num_tokens: int
     perplexity: float
+    version: int
+
+
+class ScoreDetails(NamedTuple):
+    """How likely a text is, token by token."""
+
+    log_prob: float  # nats
+    num_tokens: int
+    perplexity: float
+    tokens: Sequence[TokenDetails]
     version: int
 
 

@@ -27,6 +27,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),  # or no retry in the first second would try to connect
 )
 _CONNECTION_FAILED = re.compile("failed to connect|DNS resolution failed", re.IGNORECASE)
+_UNKNOWN_INPUTS = re.compile(
+    r"Used request inputs: (?P<used>.*?), request input: (?P<sent>.*)|Sent extra: {(?P<extra>[^{}]+)}"
+)
 _NO_SUCH_VERSION = re.compile(r"^Servable not found for request: Specific\(|^Could not find version ")
 Pem: TypeAlias = bytes | str | os.PathLike[str]
 
@@ -123,7 +126,17 @@ class Connection:
             return f"{self.server} does not serve the model {model!r}; is --model right? ({details})"
         if code is grpc.StatusCode.FAILED_PRECONDITION and "signature" in details:
             return self._misfit(model, details)
+        if code is grpc.StatusCode.INVALID_ARGUMENT and (names := _unknown_inputs(details)):
+            details = f"the model {model!r} has no input {names}; is it an earlier export? ({details})"
         return f"{self.server} refused: {code.name}: {details}"
+
+
+def _unknown_inputs(details: str) -> str:
+    """Those that a refused request has and the signature lacks, '' if that is not why it was refused."""
+    if (found := _UNKNOWN_INPUTS.search(details)) is None:
+        return ""
+    used, sent = found["used"] or "", found["sent"] or found["extra"]
+    return ", ".join(sorted(set(sent.split(",")) - set(used.split(","))))
 
 
 def _service_config(attempts: int) -> dict[str, Any]:

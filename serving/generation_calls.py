@@ -21,12 +21,13 @@ from serving.calls import (
     text_of,
     version_of,
 )
-from serving.client_results import Generation, Metadata, Token
+from serving.client_results import Generation, GenerationDetails, Metadata, Token
 from serving.management_calls import metadata
 from serving.messages import predict_pb2, tensor_pb2
+from serving.token_details import tokens_of
 
 _GENERATE = Rpc("/rnn_zoo.serving.GenerationService/Generate", predict_pb2.PredictResponse, streams=True)
-_DTYPES = {"temperature": np.float32, "top_k": np.int32, "top_p": np.float32, "max_new_tokens": np.int32}
+_INTEGERS = ("max_new_tokens", "top_k", "beam_width")
 _DEFAULT_NEW_TOKENS = 100
 
 # Calls to be made, whose answers are sent in, and in between the tokens.
@@ -57,18 +58,77 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    min_p: float | None = None,
+    typical_p: float | None = None,
+    repetition_penalty: float | None = None,
+    stop: Sequence[str] = (),
+    bad_words: Sequence[str] = (),
 ) -> Call[Generation]:
     """Continues the prompt. What is not given is as the model has it by default.
 
     `temperature` 0 takes the likeliest token each time, 1 samples as trained, among the `top_k` likeliest, or
-    the likeliest that have the share `top_p`. The same `seed` draws the same text again.
+    the likeliest that have the share `top_p`, or those with the share `min_p` of the likeliest one's
+    probability, or the most typical that have the share `typical_p`. The same `seed` draws the same text
+    again. A `repetition_penalty` above 1 makes tokens less likely that were there before. The text ends
+    before the first of `stop`, and has none of the `bad_words`. Earlier exports lack some of these inputs.
     """
-    options = _given(temperature=temperature, top_k=top_k, top_p=top_p, max_new_tokens=max_new_tokens)
-    inputs = {"prompt": row(prompt), **options, **_seed(seed)}
-    return Call(PREDICT, predict_request(spec, "generate", inputs), _generation)
+    options = settings(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        typical_p=typical_p,
+        repetition_penalty=repetition_penalty,
+    )
+    inputs = {"prompt": row(prompt), **options, **_seed(seed), **_texts(stop=stop, bad_words=bad_words)}
+    return Call(PREDICT, predict_request(spec, "generate", inputs), generation_of)
 
 
-def _generation(response: Any) -> Generation:
+def generate_details(
+    spec: Any,
+    prompt: str,
+    *,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    min_p: float | None = None,
+    typical_p: float | None = None,
+    repetition_penalty: float | None = None,
+    stop: Sequence[str] = (),
+    bad_words: Sequence[str] = (),
+) -> Call[GenerationDetails]:
+    """Continues the prompt as `generate` does; with each token's log probability and alternatives.
+
+    They are the model's own, before anything that was asked for has changed them.
+    """
+    call = generate(
+        spec,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        min_p=min_p,
+        typical_p=typical_p,
+        repetition_penalty=repetition_penalty,
+        stop=stop,
+        bad_words=bad_words,
+    )
+    call.request.model_spec.signature_name = "generate_details"
+    return Call(PREDICT, call.request, _generation_details)
+
+
+def _generation_details(response: Any) -> GenerationDetails:
+    text, num_tokens, log_prob, version = generation_of(response)
+    return GenerationDetails(text, num_tokens, log_prob, tokens_of(response), version)
+
+
+def generation_of(response: Any) -> Generation:
+    """What `generate`, or a signature with its outputs, has answered to one prompt."""
     num_tokens, log_prob = int(number_of(response, "num_tokens")), float(number_of(response, "log_prob"))
     return Generation(text_of(response, "text"), num_tokens, log_prob, version_of(response))
 
@@ -82,6 +142,8 @@ def stream(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    min_p: float | None = None,
+    typical_p: float | None = None,
     tokens_per_message: int | None = None,
 ) -> Streaming:
     """Continues the prompt token by token; with more `tokens_per_message` so many at once, for less effort.
@@ -89,8 +151,8 @@ def stream(
     The same `seed` draws the same tokens again, but others than those of `generate`. A server without the
     service rnn_zoo.serving.GenerationService is driven from here, which takes a call for each token.
     """
-    options = _given(temperature=temperature, top_k=top_k, top_p=top_p)
-    inputs = {"prompt": row(prompt), **options, **_given(max_new_tokens=max_new_tokens), **_seed(seed)}
+    options = settings(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p)
+    inputs = {"prompt": row(prompt), **options, **settings(max_new_tokens=max_new_tokens), **_seed(seed)}
     if tokens_per_message is not None:
         inputs["tokens_per_message"] = row(tokens_per_message, np.int32)
     request = predict_request(spec, "generate", inputs)
@@ -149,9 +211,22 @@ def _step(response: Any) -> tuple[Token, tensor_pb2.TensorProto]:
     return token, _state(response)[0]
 
 
-def _given(**options: float | None) -> dict[str, np.ndarray]:
+def settings(**options: float | None) -> dict[str, np.ndarray]:
     """Those that were given: the model has defaults of its own for the rest."""
-    return {alias: row(value, _DTYPES[alias]) for alias, value in options.items() if value is not None}
+    return {
+        alias: row(value, np.int32 if alias in _INTEGERS else np.float32)
+        for alias, value in options.items()
+        if value is not None
+    }
+
+
+def _texts(**options: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those that were given, each as one row of strings; a text alone is a row of one."""
+    return {
+        alias: row([texts] if isinstance(texts, str) else list(texts))
+        for alias, texts in options.items()
+        if texts
+    }
 
 
 def _seed(seed: int | None, index: int = 0) -> dict[str, np.ndarray]:

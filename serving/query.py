@@ -1,26 +1,33 @@
 """zoo-query: asks a model server (zoo-serve, or the stock TensorFlow Serving).
 
-    zoo-query generate  --model=NAME --prompt=TEXT [--max_new_tokens=N --temperature=X --seed=N --stream]
-    zoo-query score     --model=NAME --text=TEXT
-    zoo-query classify  --model=NAME --text=TEXT
-    zoo-query tag       --model=NAME --text=TEXT
-    zoo-query translate --model=NAME --text=TEXT [--beam_width=N --max_new_tokens=N]
-    zoo-query answer    --model=NAME --context=TEXT --question=TEXT
-    zoo-query embed     --model=NAME --text=TEXT
-    zoo-query status    --model=NAME
-    zoo-query metadata  --model=NAME
-    zoo-query models    [--rest_server=HOST:PORT]
-    zoo-query reload    --model_config_file=FILE
+    zoo-query generate    --model=NAME --prompt=TEXT [--max_new_tokens=N --temperature=X --seed=N]
+                          [--min_p=X --typical_p=X --repetition_penalty=X --stop=TEXT --bad_words=TEXT]
+                          [--stream | --details]
+    zoo-query score       --model=NAME --text=TEXT [--details]
+    zoo-query beam        --model=NAME --prompt=TEXT [--beam_width=N --max_new_tokens=N --length_penalty=X]
+    zoo-query contrastive --model=NAME --prompt=TEXT [--max_new_tokens=N --top_k=N --alpha=X]
+    zoo-query classify    --model=NAME --text=TEXT
+    zoo-query tag         --model=NAME --text=TEXT
+    zoo-query translate   --model=NAME --text=TEXT [--beam_width=N --max_new_tokens=N]
+    zoo-query answer      --model=NAME --context=TEXT --question=TEXT
+    zoo-query embed       --model=NAME --text=TEXT
+    zoo-query status      --model=NAME
+    zoo-query metadata    --model=NAME
+    zoo-query models      [--rest_server=HOST:PORT]
+    zoo-query reload      --model_config_file=FILE
     zoo-query health
     zoo-query bench COMMAND ... [--seconds=S] [--callers=N | --rate=R]
 
-`generate` continues a text, `score` says how likely one is, `classify` what kind it is of, `tag` what each
-of its tokens is, `translate` what it is in the other language; `answer` answers a question about a text, and
-`embed` makes a vector of one. `status` lists the versions of a model, `metadata` what can be asked of it, and
-`models` all that are served. `reload` has the server serve what a file says, and nothing else; `health` says
-whether all of its models can answer. `bench` asks what COMMAND asks, again and again: so many callers, each
-as soon as it is answered, or at random times, so many requests per second. The server is --server=HOST:PORT
-or --server=unix:/PATH. Of the model its newest version is asked, or --version=N, or the one of --label=NAME.
+`generate` continues a text by drawing one token after another, and `score` says how likely a text is; with
+--details they say so of each token, and what else might have been in its place. `beam` finds the likeliest
+continuations, and `contrastive` one that is likely and does not repeat itself. `classify` says what kind of
+text one is, `tag` what each of its tokens is, `translate` what it is in the other language; `answer` answers
+a question about a text, and `embed` makes a vector of one. `status` lists the versions of a model, `metadata`
+what can be asked of it, and `models` all that are served. `reload` has the server serve what a file says, and
+nothing else; `health` says whether all of its models can answer. `bench` asks what COMMAND asks, again and
+again: so many callers, each as soon as it is answered, or at random times, so many requests per second.
+The server is --server=HOST:PORT or --server=unix:/PATH. Of the model its newest version is asked, or
+--version=N, or the one of --label=NAME.
 The result for people comes first; the last line on stdout is the result as JSON (alone with --json), log
 probabilities in nats. Exit code 0 only if there is a result.
 """
@@ -35,9 +42,10 @@ from collections.abc import Sequence
 # What gRPC would log repeats our own messages, in many lines. Set before it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from serving import program, query_bench, query_flags, query_server, query_texts
+from serving import program, query_bench, query_flags, query_generation_flags, query_server, query_texts
 from serving.client import Client, ServerError
 
+_FLAG_MODULES = ("serving.query_flags", "serving.query_generation_flags")
 _COMMANDS = (*query_texts.QUESTIONS, *query_server.COMMANDS, "bench")
 
 
@@ -67,4 +75,5 @@ def main(arguments: Sequence[str]) -> None:
 def run() -> None:
     """The program."""
     query_flags.define_flags()
-    program.run("zoo-query", main, __doc__ or "", ["serving.query_flags"])
+    query_generation_flags.define_flags()
+    program.run("zoo-query", main, __doc__ or "", _FLAG_MODULES)

@@ -1,8 +1,7 @@
-"""The flags of zoo-query."""
+"""The flags of zoo-query: what is asked, and of whom."""
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ from absl import flags
 from serving import program
 from serving.connection import MAX_RETRIES, Connection, Tls
 
-_LARGEST_INT32 = 2**31 - 1
 _LARGEST_INT64 = 2**63 - 1
 _HOST_AND_PORT = r"\S+:\d+"
-_SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
 
 
 def connection() -> Connection:
@@ -113,19 +110,9 @@ def given(*names: str) -> dict[str, Any]:
     return {name: getattr(flags.FLAGS, name) for name in names if getattr(flags.FLAGS, name) is not None}
 
 
-def sampling() -> dict[str, Any]:
-    """How a text is to be continued."""
-    options = given(*_SAMPLING)
-    for name, value in options.items():
-        if not math.isfinite(value) or (name == "top_p" and value == 0):
-            raise program.UsageError(f"--{name}={value} makes no sense: {flags.FLAGS[name].help}")
-    return options
-
-
 def define_flags() -> None:
     """Defined when the program runs, so that importing this module claims no flag names."""
     _define_what_is_asked()
-    _define_how_to_continue()
     _define_who_is_asked()
     _define_bench()
 
@@ -145,7 +132,7 @@ def _define_what_is_asked() -> None:
     flags.DEFINE_string(
         "label", None, "Label of that version, instead of its number; status lists all whatever it is."
     )
-    flags.DEFINE_string("prompt", None, "generate: the text to continue; may be empty.")
+    flags.DEFINE_string("prompt", None, "generate, beam, contrastive: the text to continue; may be empty.")
     flags.DEFINE_string("text", None, "The text that is asked about.")
     flags.DEFINE_string("context", None, "answer: the text that the question is about.")
     flags.DEFINE_string("question", None, "answer: the question.")
@@ -155,48 +142,6 @@ def _define_what_is_asked() -> None:
         "reload: file with what to serve, a ModelServerConfig in text format.",
     )
     flags.DEFINE_boolean("json", False, "Print only the JSON line.")
-
-
-def _define_how_to_continue() -> None:
-    flags.DEFINE_integer(
-        "max_new_tokens", None, "generate: stop after so many.", lower_bound=0, upper_bound=_LARGEST_INT32
-    )
-    flags.DEFINE_float(
-        "temperature", None, "generate: 0 takes the likeliest token, 1 samples as trained.", lower_bound=0
-    )
-    flags.DEFINE_integer(
-        "beam_width", None, "translate: how many hypotheses are followed; 1 is greedy.", lower_bound=1
-    )
-    flags.DEFINE_integer(
-        "top_k",
-        None,
-        "generate: sample among the K likeliest tokens; 0 means all.",
-        lower_bound=0,
-        upper_bound=_LARGEST_INT32,
-    )
-    flags.DEFINE_float(
-        "top_p",
-        None,
-        "generate: sample among the likeliest tokens that have this share, above 0 and up to 1.",
-        lower_bound=0,
-        upper_bound=1,
-    )
-    flags.DEFINE_integer(
-        "seed",
-        None,
-        "generate: the same seed draws the same text again, from the same model and in the same way "
-        "(streamed or not); without one each text is new.",
-        lower_bound=0,
-        upper_bound=_LARGEST_INT32,
-    )
-    flags.DEFINE_boolean("stream", False, "generate: show tokens as they come.")
-    flags.DEFINE_integer(
-        "tokens_per_message",
-        None,
-        "generate --stream: so many tokens come at once, for less effort.",
-        lower_bound=1,
-        upper_bound=_LARGEST_INT32,
-    )
 
 
 def _define_who_is_asked() -> None:

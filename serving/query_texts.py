@@ -10,21 +10,26 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from serving import alignment, generation_calls, query_flags, task_calls
+from serving import alignment, generation_calls, query_generation_flags, search_calls, task_calls
 from serving.calls import Call
 from serving.client import Client
 from serving.client_results import (
     Answer,
     Classification,
+    Continuations,
     Embedding,
     Generation,
+    GenerationDetails,
     Score,
+    ScoreDetails,
     Tags,
     Translation,
 )
 from serving.generation_calls import Streaming
 from serving.query_flags import given, required
+from serving.query_generation_flags import numbers
 from serving.query_output import finish, show
+from serving.token_lines import quoted, token_lines
 
 
 class Question(NamedTuple):
@@ -72,21 +77,49 @@ def _shown_stream(client: Client, call: Streaming) -> dict[str, Any]:
 
 
 def _generate(spec: Any) -> Call[Any]:
-    prompt, options = required("prompt"), query_flags.sampling()
+    prompt = required("prompt")
     if flags.FLAGS.stream:
-        return generation_calls.stream(spec, prompt, **options, **given("tokens_per_message"))
-    return generation_calls.generate(spec, prompt, **options)
+        return generation_calls.stream(spec, prompt, **query_generation_flags.streaming())
+    call = generation_calls.generate_details if flags.FLAGS.details else generation_calls.generate
+    return call(spec, prompt, **query_generation_flags.continuation())
 
 
-def _generation(result: Generation) -> str:
-    return required("prompt") + result.text
+def _generation(result: Generation | GenerationDetails) -> str:
+    return _with_details(required("prompt") + result.text, result)
 
 
-def _score(result: Score) -> str:
-    return (
+def _beam(spec: Any) -> Call[Any]:
+    prompt, options = required("prompt"), numbers("beam_width", "max_new_tokens", "length_penalty")
+    return search_calls.beam(spec, prompt, **options)
+
+
+def _continuations(result: Continuations) -> str:
+    return "\n".join(f"{each.log_prob:10.4f} {quoted(each.text.encode())}" for each in result.continuations)
+
+
+def _contrastive(spec: Any) -> Call[Any]:
+    prompt, options = required("prompt"), numbers("max_new_tokens", "top_k", "alpha")
+    return search_calls.contrastive(spec, prompt, **options)
+
+
+def _score_of(spec: Any) -> Call[Any]:
+    call = task_calls.score_tokens if flags.FLAGS.details else task_calls.score
+    return call(spec, required("text"))
+
+
+def _score(result: Score | ScoreDetails) -> str:
+    summary = (
         f"log probability {result.log_prob:.4f} nats, {result.num_tokens} tokens, "
         f"perplexity {result.perplexity:.4f}"
     )
+    return _with_details(summary, result)
+
+
+def _with_details(text: str, result: Any) -> str:
+    """Below the text its tokens, if the result has them."""
+    if not isinstance(result, GenerationDetails | ScoreDetails):
+        return text
+    return f"{text}\n\n{token_lines(result.tokens, shutil.get_terminal_size().columns)}"
 
 
 def _classification(result: Classification) -> str:
@@ -114,7 +147,9 @@ def _embedding(result: Embedding) -> str:
 
 QUESTIONS = {
     "generate": Question(_generate, _generation, repeated="prompt"),
-    "score": Question(lambda spec: task_calls.score(spec, required("text")), _score),
+    "score": Question(_score_of, _score),
+    "beam": Question(_beam, _continuations, repeated="prompt"),
+    "contrastive": Question(_contrastive, _generation, repeated="prompt"),
     "classify": Question(lambda spec: task_calls.classify(spec, required("text")), _classification),
     "tag": Question(lambda spec: task_calls.tag(spec, required("text")), _tags),
     "translate": Question(

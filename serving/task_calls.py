@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -29,10 +30,12 @@ from serving.client_results import (
     Inferences,
     Outputs,
     Score,
+    ScoreDetails,
     Tags,
     Translation,
 )
 from serving.messages import classification_pb2, example_pb2, inference_pb2, input_pb2, regression_pb2
+from serving.token_details import tokens_of
 
 Feature: TypeAlias = str | bytes | float | Sequence[str] | Sequence[bytes] | Sequence[float]
 _CLASSIFY = Rpc("/tensorflow.serving.PredictionService/Classify", classification_pb2.ClassificationResponse)
@@ -142,6 +145,19 @@ def _score(response: Any) -> Score:
         number_of(response, alias) for alias in ("log_prob", "num_tokens", "perplexity")
     )
     return Score(float(log_prob), int(num_tokens), float(perplexity), version_of(response))
+
+
+def score_tokens(spec: Any, text: str) -> Call[ScoreDetails]:
+    """How likely each token of the text is, and what would have been likelier."""
+    return Call(PREDICT, predict_request(spec, "score_tokens", {"text": row(text)}), _score_details)
+
+
+def _score_details(response: Any) -> ScoreDetails:
+    tokens = tokens_of(response)
+    log_prob = math.fsum(token.log_prob for token in tokens)
+    with np.errstate(over="ignore"):
+        perplexity = float(np.exp(-log_prob / max(len(tokens), 1)))
+    return ScoreDetails(log_prob, len(tokens), perplexity, tokens, version_of(response))
 
 
 def classify(spec: Any, text: str) -> Call[Classification]:

@@ -153,6 +153,10 @@ OPTIONS = {
     "maxent": "order=4,buckets=50",
 }
 
-# All of them, and quickly one of each way to compute.
-QUICK = ("adaptive", "blackout", "mixture", "maxent")
-ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in HEADS]
+
+def quickly(*quick: str, among=HEADS) -> list:
+    """All of them as parameters of a test, the slow ones but for these."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in among]
+
+
+ALL = quickly("adaptive", "maxent")  # one of each way to compute: with words before, and without

@@ -29,7 +29,7 @@ LAYERS = [
         "zoo.attention",
         "zoo.neural_cache",
     ],
-    ["zoo.spans", "zoo.vocabulary", "zoo.cutting", "zoo.ngram"],
+    ["zoo.spans", "zoo.vocabulary", "zoo.cutting", "zoo.ngram", "zoo.snm"],
     ["zoo.crf", "zoo.text", "zoo.metrics", "zoo.text_metrics"],
     ["zoo.labelling"],
     ["zoo.models"],

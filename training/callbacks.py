@@ -29,7 +29,7 @@ from zoo.models import TaskModel
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Loss, norm, speed and, of models that have one, perplexity on stderr; lines where it is no terminal."""
+    """Loss, norm, speed and perplexity, where the loss says it, on stderr; lines where it is no terminal."""
 
     def __init__(self, total_steps: int, progress: Progress):
         super().__init__()
@@ -38,7 +38,8 @@ class ProgressBar(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        self.has_perplexity = any(isinstance(metric, Perplexity) for metric in model.metrics)
+        has_perplexity = any(isinstance(metric, Perplexity) for metric in model.metrics)
+        self.shows_perplexity = has_perplexity and model.loss_is_cross_entropy
 
     def on_train_begin(self, logs=None):
         terminal = sys.stderr.isatty()
@@ -60,7 +61,7 @@ class ProgressBar(keras.callbacks.Callback):
         if math.isfinite(logs["loss"]):
             self.nats = logs["loss"] if self.nats is None else 0.98 * self.nats + 0.02 * logs["loss"]
         shown = {"loss": f"{self.nats or math.nan:.3f}"}
-        if self.has_perplexity and self.nats is not None and self.nats < 50:
+        if self.shows_perplexity and self.nats is not None and self.nats < 50:
             shown["ppl"] = f"{math.exp(self.nats):.2f}"
         shown["norm"] = f"{logs['gradient_norm']:.2f}"
         shown[f"{self.model.PREDICTIONS}/s"] = f"{self.tokens / max(self.seconds, 1e-9):,.0f}"

@@ -1,7 +1,7 @@
 """One training run's configuration: a frozen dataclass, every field of it an absl flag.
 
-A field's value is its default here, unless the task has its own, unless the preset sets it, unless its flag
-is given.
+A field's value is its default here, unless the task or the kind of model has its own, unless the preset sets
+it, unless its flag is given.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from absl import flags
 from serving.program import UserError
 from training.layer_options import check_options
 from training.presets import PRESETS
-from training.task_defaults import TASK_DEFAULTS
+from training.task_defaults import MODEL_DEFAULTS, TASK_DEFAULTS
 from zoo.attention import ATTENTIONS
 from zoo.cells import CELLS
 from zoo.heads import HEADS
@@ -26,6 +26,7 @@ from zoo.models.stack_options import INPUT_LAYERS
 from zoo.ngram import MAX_ORDER
 from zoo.pooling import POOLINGS
 from zoo.skips import SKIPS
+from zoo.snm.skipgrams import MAX_SKIPS
 from zoo.text import TOKENIZERS
 
 
@@ -48,7 +49,12 @@ class Config:
     """Everything that decides what a training run does."""
 
     task: str = _field("language_model", "What is learned.", tuple(TASKS))
-    model: str = _field("recurrent", "What predicts: a recurrent network, or counts of n-grams.", KINDS)
+    model: str = _field(
+        "recurrent",
+        "What predicts: a recurrent network; counts of n-grams (Kneser-Ney smoothing); or snm, a sparse "
+        "non-negative matrix, counts of n- and skip-grams, adjusted with --epochs and --learning_rate.",
+        tuple(KINDS),
+    )
     output_dir: str = _field("", "Model directory; the same command with the same directory resumes.")
 
     dataset: str = _field("python_docs", "A data set of the zoo, or FORMAT:PATH, such as text:FILE.")
@@ -180,7 +186,7 @@ class Config:
     )
 
     order: int = _field(
-        5, "Length of the longest n-grams, of --model=ngram.", at_least=1, below=MAX_ORDER + 1
+        5, "Length of the longest n-grams, of --model=ngram and snm.", at_least=1, below=MAX_ORDER + 1
     )
     prune: str = _field(
         "", "Counts up to which n-grams are left out, by order, such as 0,0,1; empty: none is left out."
@@ -191,9 +197,30 @@ class Config:
         "that is an error.",
     )
     closed_vocabulary: bool = _field(
-        False, "Of --model=ngram: words not in training are impossible, not rare."
+        False, "Of --model=ngram and snm: words not in training are impossible, not rare."
     )
     across_lines: bool = _field(False, "N-grams of a continuous text reach across the ends of its lines.")
+
+    skip_words: int = _field(
+        0,
+        "Of --model=snm: words in the history of a skip-gram at most, remote and adjacent ones; 0: there are "
+        "n-grams alone.",
+        at_least=0,
+        below=MAX_ORDER + 1,
+    )
+    skips: int = _field(
+        1,
+        "Words skipped at most, in skip-grams that tell apart how many.",
+        at_least=0,
+        below=MAX_SKIPS + 1,
+    )
+    tied_skips: int = _field(
+        0,
+        "Words skipped at most, beyond those, in skip-grams of a single remote word that do not; they have a "
+        "word less.",
+        at_least=0,
+        below=MAX_SKIPS + 1,
+    )
 
     initialize_from: str = _field(
         "",
@@ -294,9 +321,13 @@ class Config:
         parse_numbers("prune", self.prune, int)
         if len(parse_numbers("discount_fallback", self.discount_fallback, float)) not in (0, 3):
             raise UserError(f"--discount_fallback={self.discount_fallback}: expected three numbers")
-        if self.model == "ngram" and self.task != "language_model":
-            raise UserError(f"--model=ngram: there is none of --task={self.task}, but of language_model")
-        if self.model == "ngram" and self.initialize_from:
+        if self.skip_words > self.order:
+            raise UserError(f"--skip_words={self.skip_words}: must be at most --order={self.order}")
+        if self.model != "recurrent" and self.task != "language_model":
+            raise UserError(
+                f"--model={self.model}: there is none of --task={self.task}, but of language_model"
+            )
+        if self.model != "recurrent" and self.initialize_from:
             raise UserError("--initialize_from: n-grams are counted anew, and start from no other model")
 
 
@@ -368,7 +399,7 @@ def _define_flag(field: dataclasses.Field, default: Any) -> None:
 
 
 def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
-    """Defaults, overruled by the task's, by the preset, and by the flags that were given, in this order."""
+    """Defaults, overruled in this order: by the task's, the kind of model's, the preset, the flags given."""
     return make_config(
         values["preset"].value,
         {
@@ -383,4 +414,8 @@ def make_config(preset: str | None, given: Mapping[str, Any]) -> Config:
     if preset is not None and preset not in PRESETS:
         raise UserError(f"--preset={preset}: must be one of {', '.join(PRESETS)}")
     chosen = {**(PRESETS[preset] if preset else {}), **given}
-    return Config(**{**TASK_DEFAULTS.get(chosen.get("task", Config.task), {}), **chosen})
+    defaults = {
+        **TASK_DEFAULTS.get(chosen.get("task", Config.task), {}),
+        **MODEL_DEFAULTS.get(chosen.get("model", Config.model), {}),
+    }
+    return Config(**{**defaults, **chosen})

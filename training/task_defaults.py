@@ -1,4 +1,4 @@
-"""What a task's models start from, where neither a preset nor a flag says otherwise.
+"""What a task's and a kind's models start from, where neither a preset nor a flag says otherwise.
 
 Meant for a few thousand examples; where not given here, the defaults are those of Config.
 """
@@ -29,4 +29,8 @@ TASK_DEFAULTS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
     },
     "tagging": {**_OF_TEXTS, "character_units": 32, "epochs": 10},
+}
+
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "snm": {"epochs": 2, "learning_rate": 0.1},
 }

@@ -144,10 +144,12 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
 
 
 def _check_unchanged(written: dict[str, Any], settings: dict[str, Any], model_dir: Path) -> None:
+    # What is learned before the first step cannot go on.
+    resumable = RESUMABLE if settings["model"] == "recurrent" else RESUMABLE - {"epochs"}
     changed = [
         f"--{name}={settings[name]} (was {written.get(name)})"
         for name in settings
-        if name not in RESUMABLE and settings[name] != written.get(name)
+        if name not in resumable and settings[name] != written.get(name)
     ]
     if changed:
         raise UserError(

@@ -75,6 +75,31 @@ def test_other_errors_are_final(ask, code):
     assert len(stub.calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("details", "names"),
+    [
+        ("Inputs contains invalid name. Used request inputs: a,b, request input: a,b,c,d", "c, d"),
+        ("Inputs contains invalid name. Used request inputs: , request input: c", "c"),
+        (
+            "input size does not match signature: 2!=1 len({a,c}) != len({a}). Sent extra: {c}. Missing but "
+            "required: {}.",
+            "c",
+        ),
+        (
+            "input size does not match signature: 1!=2 len({a}) != len({a,c}). Sent extra: {}. Missing but "
+            "required: {c}.",
+            "",
+        ),
+    ],
+)
+def test_inputs_that_the_model_lacks_are_named(ask, details, names):
+    code = CODES.INVALID_ARGUMENT
+    with Stub({PREDICT: failing(1, code, details)}) as stub, pytest.raises(ServerError) as error:
+        ask(stub.address, embed)
+    reason = f"the model 'model' has no input {names}; is it an earlier export? ({details})"
+    assert str(error.value) == f"{stub.address} refused: INVALID_ARGUMENT: {reason if names else details}"
+
+
 def test_the_deadline_is_that_of_all_tries_together(ask):
     """Four retries wait 1.5 seconds, give or take a fifth."""
     with Stub({PREDICT: failing(100)}) as stub, pytest.raises(ServerError) as error:

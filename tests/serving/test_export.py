@@ -78,6 +78,7 @@ def in_memory(model):
 
 class TestAnswers:
     @pytest.mark.parametrize("loaded", ["graph_session", "in_eager_mode", "in_memory"])
+    @pytest.mark.slow
     def test_to_score_are_the_same_in_any_company(self, request, model, loaded):
         """Each text's log-probability is that of its characters in NumPy, one after the other."""
         run = request.getfixturevalue(loaded)
@@ -181,9 +182,9 @@ class TestAnswers:
         stop = expected["text"][0][5:7]
         stopped = graph_session("generate", {**older, "stop": [[stop]]})["text"]
         assert stopped == expected["text"][0].split(stop)[0]
-        function = tf.saved_model.load(str(exported)).generate
+        loaded = tf.saved_model.load(str(exported))
         given = {name: tf.constant(value) for name, value in older.items()}
-        assert function(**given, stop=tf.constant([[stop]]))["text"].numpy() == stopped
+        assert loaded.generate(**given, stop=tf.constant([[stop]]))["text"].numpy() == stopped
 
     def test_optional_inputs_may_be_left_out_in_a_graph_session(self, graph_session):
         assert graph_session("generate", {"prompt": ["a", "b"]})["num_tokens"].tolist() == [100, 100]
@@ -250,6 +251,7 @@ class TestWarmUpRequests:
             inputs = {key: tf.make_ndarray(value) for key, value in defaults} | inputs
             assert set(graph_session(name, inputs)) == set(signatures[name].outputs)
 
+    @pytest.mark.slow
     def test_are_few_and_short(self, model, tmp_path, monkeypatch):
         monkeypatch.setattr(export, "MAX_WARMUP_BYTES", 200)
         folder = export.export(model, tmp_path)
@@ -270,6 +272,7 @@ class TestProgram:
 
         return run
 
+    @pytest.mark.slow
     def test_says_what_it_wrote(self, run_program, trained, tmp_path):
         code, out, _ = run_program(export, f"--model_dir={trained.model_dir}", f"--export_base={tmp_path}")
         assert code == 0
@@ -313,6 +316,7 @@ class TestProgram:
         for base in (tmp_path / "file", tmp_path / "file" / "base", Path("/proc/nowhere")):
             assert str(base) in complaint(f"--export_base={base}")
 
+    @pytest.mark.slow
     def test_ctrl_c_leaves_nothing_behind(self, run_program, trained, tmp_path, monkeypatch):
         def interrupted(*_):
             raise KeyboardInterrupt
@@ -325,6 +329,7 @@ class TestProgram:
 
 
 @pytest.mark.parametrize("wrong", ["weights", "signature", "cut"])
+@pytest.mark.slow
 def test_a_wrong_export_is_found_and_leaves_nothing_behind(trained, tmp_path, monkeypatch, wrong):
     model = load_model(trained.model_dir)
     write = export.write_saved_model
@@ -374,6 +379,7 @@ for limit in (1_000, 60_000):  # less than the weights, less than the graph
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_behind(trained, tmp_path):
     flags = (f"--model_dir={trained.model_dir}", f"--export_base={tmp_path}")
     done = subprocess.run(
@@ -393,6 +399,7 @@ def test_a_full_disk_leaves_nothing_behind(trained, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_exporting(trained, tmp_path):
     base = tmp_path / "base"
     flags = (f"--model_dir={trained.model_dir}", f"--export_base={base}")

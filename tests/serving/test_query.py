@@ -16,6 +16,7 @@ from serving.connection import Connection
 from serving.messages import predict_pb2
 from serving.model_config import ModelConfig, VersionPolicy
 from serving.repository import LoadPolicy
+from serving.versions import State
 
 DEADLINE = 60
 SPELLED = "déjà vu, encore"
@@ -179,15 +180,18 @@ def test_what_other_models_answer(query, arguments, outputs, shown, result):
 
 
 @pytest.fixture(scope="module")
-def versions(serve, publish, exports, tmp_path_factory):
+def versions(serve, publish, exports, eventually, tmp_path_factory):
     """Versions 3 and 4 of the fake language model, labelled, on a unix socket; its address."""
     folder = tmp_path_factory.mktemp("versions")
     for number in (3, 4):
         publish(exports["language"], folder / "base", number)
     model = ModelConfig("model", str(folder / "base"), VersionPolicy(latest=2), {"old": 3, "new": 4})
     policy = LoadPolicy(poll_seconds=0.02, allow_unavailable_labels=True)
-    serve(folder / "base", models=[model], policy=policy, grpc_socket_path=str(folder / "socket"))
-    return f"unix:{folder / 'socket'}"
+    socket = str(folder / "socket")
+    served = serve(folder / "base", models=[model], policy=policy, grpc_socket_path=socket).server.repository
+    ready = {(3, State.AVAILABLE), (4, State.AVAILABLE)}  # it answers as soon as one of them is
+    eventually(lambda: {(number, state) for number, state, _ in served.versions("model")} == ready)
+    return f"unix:{socket}"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +264,8 @@ def test_certificates_from_files(query, tmp_path, monkeypatch):
         (
             [],
             2,
-            "expected one command out of generate, score, classify, tag, translate, answer, embed, status, ",
+            "expected one command out of generate, score, beam, contrastive, classify, tag, translate, "
+            "answer, embed, status, ",
         ),
         (["transcribe"], 2, "got transcribe"),
         (["generate"], 2, "--prompt=TEXT is missing"),
@@ -286,6 +291,34 @@ def test_certificates_from_files(query, tmp_path, monkeypatch):
         (["status", "--model=nobody"], 1, "does not serve the model 'nobody'; is --model right?"),
         (["generate", "--prompt=a", "--model=nobody"], 1, "does not serve the model 'nobody'"),
         (["generate", "--prompt=a", "--top_k=3"], 1, "refused: INVALID_ARGUMENT: "),
+        (
+            ["generate", "--prompt=a", "--min_p=0.1", "--stop=b"],
+            1,
+            "the model 'model' has no input min_p, stop; is it an earlier export? (Inputs contains invalid",
+        ),
+        (["generate", "--prompt=a", "--details"], 1, "is not a model that can do this: Serving signature"),
+        (["score", "--text=a", "--details"], 1, "is not a model that can do this: Serving signature"),
+        (["beam", "--prompt=a"], 1, "is not a model that can do this: Serving signature"),
+        (["contrastive", "--prompt=a"], 1, "is not a model that can do this: Serving signature"),
+        (["beam"], 2, "--prompt=TEXT is missing"),
+        (["contrastive"], 2, "--prompt=TEXT is missing"),
+        (["generate", "--prompt=a", "--stream", "--stop=b"], 2, "--stop does not go with --stream: "),
+        (["generate", "--prompt=a", "--stream", "--bad_words=b"], 2, "--bad_words does not go with --stream"),
+        (
+            ["generate", "--prompt=a", "--stream", "--repetition_penalty=0"],
+            2,
+            "--repetition_penalty does not go with --stream",
+        ),
+        (["generate", "--prompt=a", "--stream", "--details"], 2, "--details does not go with --stream"),
+        (["bench", "generate", "--prompt=a", "--stream", "--stop=b"], 2, "--stop does not go with --stream"),
+        (["generate", "--prompt=a", "--stop="], 2, "--stop= is empty"),
+        (["generate", "--prompt=a", "--bad_words=b", "--bad_words="], 2, "--bad_words= is empty"),
+        (["generate", "--prompt=a", "--min_p=2"], 2, "min_p"),
+        (["generate", "--prompt=a", "--typical_p=0"], 2, "--typical_p=0.0 makes no sense"),
+        (["generate", "--prompt=a", "--repetition_penalty=0"], 2, "--repetition_penalty=0.0 makes no sense"),
+        (["beam", "--prompt=a", "--length_penalty=nan"], 2, "--length_penalty=nan makes no sense"),
+        (["beam", "--prompt=a", "--beam_width=0"], 2, "beam_width"),
+        (["contrastive", "--prompt=a", "--alpha=1.5"], 2, "alpha"),
         (["score", "status", "--text=a"], 2, "got score status"),
         (["bench"], 2, "got bench"),
         (["bench", "reload"], 2, "bench takes one of generate, score, "),
@@ -319,6 +352,12 @@ def test_what_goes_wrong_is_one_line(query, arguments, code, message):
     assert (returned, lines, len(err.splitlines())) == (code, [], 1)
     assert err.startswith("zoo-query: ")
     assert message in err
+
+
+def test_a_stream_of_a_model_that_lacks_an_input(query):
+    code, lines, err = query("generate", "--prompt=a", "--stream", "--min_p=0.1")
+    assert (code, lines, len(err.splitlines())) == (1, ["a"], 1)
+    assert "refused: INVALID_ARGUMENT: unknown inputs min_p; there are " in err
 
 
 def test_a_server_that_is_not_there(query):

@@ -96,7 +96,7 @@ def test_streams_join_and_leave_between_steps():
     async def scenario():
         model = Counter(gated=True)
         engine = Engine(model, asyncio.get_running_loop())
-        first, second, third = stream(0, limit=4), stream(100, limit=2), stream(200)
+        first, second, third = stream(0, limit=8), stream(100, limit=2), stream(200)
         engine.join(first)
         model.permits.release()
         assert (await first.take(1))[0].id == 0
@@ -106,13 +106,14 @@ def test_streams_join_and_leave_between_steps():
         model.permits.release(2)
         assert (await second.take(1))[0].id == 100
         third.closed = True
-        model.permits.release(4)
-        assert [token.id for token in await read(first)] == [1, 2, 3]
+        model.permits.release(8)
+        assert [token.id for token in await read(first)] == [1, 2, 3, 4, 5, 6, 7]
         assert [token.id for token in await read(second)] == [101]
         shared = [sorted(batch) for batch in model.batches if len(batch) > 1]
         assert shared[0] in ([1, 100, 200], [2, 100, 200])
-        assert all(batch[-1] < 200 for batch in shared[2:])  # it left at the latest one step later
-        assert [batch[0] for batch in model.batches if batch[0] < 100] == [0, 1, 2, 3]
+        # Both steps that were let through may have had the third, and the one that was waiting then.
+        assert sum(max(batch) >= 200 for batch in model.batches) <= 3
+        assert [batch[0] for batch in model.batches if batch[0] < 100] == list(range(8))
 
     run(scenario)
 

@@ -110,6 +110,7 @@ def test_evaluations_are_of_the_mean_from_the_trigger_on(tmp_path):
 
 @pytest.mark.usefixtures("bigram")
 @pytest.mark.parametrize("settings", [NT_ASGD, {"random_sequence_length": True}])
+@pytest.mark.slow
 def test_interrupted_at_any_step_ends_as_uninterrupted(tmp_path, outcome, monkeypatch, settings):
     class Killed(BaseException):
         pass

@@ -252,6 +252,7 @@ def finish(process):
     assert process.returncode == 0, output
 
 
+@pytest.mark.slow
 def test_two_devices_train_the_weights_of_one(tmp_path):
     """The bigram model's `shift` learns from carried states, so these are carried on both devices."""
     results = tmp_path / "results.pickle"

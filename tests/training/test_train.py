@@ -128,6 +128,7 @@ class TestComplaints:
 
 
 @pytest.mark.parametrize("tokenizer", ["characters", "words"])
+@pytest.mark.slow
 def test_a_vocabulary_of_one_word(run_program, tmp_path, tokenizer):
     text = {"characters": "a" * 400, "words": " so" * 400}[tokenizer]
     config = tiny(tmp_path, text, tokenizer=tokenizer, max_steps=60, evaluate_every=60, learning_rate=0.1)
@@ -148,6 +149,7 @@ program.zoo_train()
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_training_and_spares_the_older_checkpoint(tmp_path, bigram, outcome):
     """No file may grow beyond a limit that a checkpoint exceeds, which the system reports much the same."""
     for name, steps in (("whole", 24), ("parts", 9)):

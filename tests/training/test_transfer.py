@@ -57,6 +57,7 @@ def test_a_classifier_starts_from_a_language_model(table, language_model, capsys
     assert f"starting from {language_model}: embedding/embeddings, " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_layers_are_unfrozen_one_each_epoch(table, language_model):
     settings = {"initialize_from": str(language_model), "gradual_unfreezing": True, "optimizer": "adamw"}
     steps = -(-36 // 8)

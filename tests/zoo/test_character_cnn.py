@@ -192,6 +192,7 @@ def test_step_by_step_as_all_at_once(model):
     assert text == whole["text"].numpy()[0]
 
 
+@pytest.mark.slow
 def test_it_learns_from_the_spelling_what_an_embedding_cannot():
     """After a word in -a comes A, after one in -o comes O; of a half of these words nothing was learned."""
     keras.utils.set_random_seed(1)

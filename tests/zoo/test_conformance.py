@@ -102,6 +102,7 @@ def gradients(layer, inputs, states, mask, training):
 @pytest.mark.parametrize(
     ("mask", "go_backwards"), [(None, False), (MASK, True)], ids=["unmasked", "masked backwards"]
 )
+@pytest.mark.slow
 def test_gradients_are_finite_differences_of_the_equations(case, mask, go_backwards):
     layer = case.layer(go_backwards=go_backwards)
     inputs, states = random_values(layer.cell)

@@ -64,6 +64,7 @@ def assert_same(actual, expected, tolerance=1e-10):
 
 
 @pytest.mark.parametrize("case", COMPILED, indirect=True)
+@pytest.mark.slow
 def test_one_graph_serves_all_shapes(case):
     layer = case.layer()
     spec = [
@@ -88,6 +89,7 @@ def test_one_graph_serves_all_shapes(case):
 
 
 @pytest.mark.parametrize("case", COMPILED, indirect=True)
+@pytest.mark.slow
 def test_compiled_by_xla_is_the_same(case):
     layer = case.layer(go_backwards=True)
     values = tensors(layer)
@@ -104,6 +106,7 @@ def test_single_precision(case):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.slow
 def test_half_precision_with_states_in_single(case, policy):
     dtype, tolerance = POLICIES[policy]
     exact, layer = case.layer("float32"), case.layer(policy)
@@ -134,6 +137,7 @@ def test_keras_file_is_the_same(case, tmp_path):
 @pytest.mark.parametrize(
     "family", [pytest.param(family, id=family.__name__) for family in FAMILIES if family.ORACLES]
 )
+@pytest.mark.slow
 def test_saved_model_of_a_family_is_the_same(family, tmp_path):
     """One file for all its cells; in a graph session, as the stock server loads it, and in Python."""
     layers = {name: Case.named(name).layer() for name in family.ORACLES}

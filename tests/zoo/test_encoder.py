@@ -59,6 +59,7 @@ def app(model):
 
 
 @pytest.mark.filterwarnings("error:Gradients do not exist")
+@pytest.mark.slow
 def test_it_is_trained_along_unless_it_is_frozen(model, app):
     encoder = app.layers[1]
     app.compile("adam", "mse")

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from oracles import log_softmax
 
-from zoo.heads import FullSoftmax, base
+from zoo.heads import FullSoftmax, base, full
 
 TOKENS, UNITS, VOCABULARY = 7, 3, 11
 
@@ -91,8 +91,11 @@ def test_loss_and_gradients(tied, batch, chunked):
     np.testing.assert_allclose(ours[0], -(weights * log_prob).sum(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
-@pytest.mark.parametrize("tokens", [None, TOKENS], ids=["any number of tokens", "known number of tokens"])
+@pytest.mark.parametrize(
+    ("jit_compile", "tokens"),
+    [(False, None), (False, TOKENS), (True, TOKENS)],
+    ids=["any number of tokens", "known number of tokens", "xla"],
+)
 def test_loss_and_gradients_in_a_graph(batch, jit_compile, tokens, monkeypatch):
     monkeypatch.setattr(base, "CHUNK_ELEMENTS", 3 * VOCABULARY)
     head = make()
@@ -108,15 +111,48 @@ def test_loss_and_gradients_in_a_graph(batch, jit_compile, tokens, monkeypatch):
     assert_close(function(*batch), expected)
 
 
+def operations_of_logits(head, batch) -> list[tf.Operation]:
+    """Those of the loss and its gradients whose results are [tokens, vocabulary], in order."""
+    function = tf.function(lambda *given: gradients(head.loss, head, *given))
+    graph = function.get_concrete_function(*(tf.constant(value) for value in batch)).graph
+    shapes = [
+        (operation, output.shape) for operation in graph.get_operations() for output in operation.outputs
+    ]
+    return [
+        operation
+        for operation, shape in shapes
+        if shape.rank == 2 and shape[0] > 1 and shape[1] == VOCABULARY
+    ]
+
+
 def test_chunks_hold_no_more_than_their_share(batch, monkeypatch):
     """Of a known number of tokens, no tensor in the graph has more logits than a chunk may have."""
     monkeypatch.setattr(base, "CHUNK_ELEMENTS", 3 * VOCABULARY)
+    assert max(operation.outputs[0].shape[0] for operation in operations_of_logits(make(), batch)) == 3
+
+
+def test_logits_are_in_memory_once(batch):
+    """Each result of their size is used by the next operation alone, which takes over its memory."""
+    logits, biased, softmax = operations_of_logits(make(), batch)
+    assert [operation.type for operation in (logits, biased, softmax)] == ["MatMul", "BiasAdd", "Softmax"]
+    assert logits.outputs[0].consumers() == [biased]
+    assert biased.outputs[0].consumers() == [softmax]
+
+
+@pytest.mark.parametrize("tokens", [None, TOKENS], ids=["any number of tokens", "known number of tokens"])
+def test_chunks_come_one_after_the_other(batch, tokens, monkeypatch):
+    sizes, chunk_loss = [], full._chunk_loss
+
+    def noted(hidden, *others):
+        tf.numpy_function(lambda part: sizes.append(len(part)), [hidden], [])
+        return chunk_loss(hidden, *others)
+
+    monkeypatch.setattr(full, "_chunk_loss", noted)
+    monkeypatch.setattr(base, "CHUNK_ELEMENTS", 3 * VOCABULARY)
     head = make()
-    function = tf.function(lambda *given: gradients(head.loss, head, *given))
-    graph = function.get_concrete_function(*(tf.constant(value) for value in batch)).graph
-    shapes = [output.shape for operation in graph.get_operations() for output in operation.outputs]
-    widths = [shape[0] for shape in shapes if shape.rank == 2 and shape[1] == VOCABULARY]
-    assert max(widths) == 3
+    signature = [tf.TensorSpec([tokens, *value.shape[1:]], value.dtype) for value in batch]
+    tf.function(lambda *given: gradients(head.loss, head, *given), signature)(*batch)
+    assert sizes == [3, 3, 1]
 
 
 def test_no_tokens(chunked):

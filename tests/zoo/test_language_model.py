@@ -218,6 +218,7 @@ def test_regularization_is_of_the_activations_and_of_their_change(randomize):
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-6), ("mixed_bfloat16", 0.05)])
+@pytest.mark.slow
 def test_other_precisions_give_nearly_the_same(stream, randomize, precision, tolerance):
     options = {"cell": "lstm", "layers": 2, "skip": "residual", "embedding_size": 4}
     model = make(randomize, precision=precision, **options)

@@ -7,11 +7,10 @@ import pytest
 import tensorflow as tf
 from cases import randomize
 from language_models import BOUNDARY, PIECES, TEXTS, UNKNOWN, call_generate, ids_of, make
-from output_layers import ALL, OPTIONS
+from output_layers import ALL, OPTIONS, quickly
 
 from serving.export import export
 from training.layer_options import parse_options
-from zoo.heads import HEADS
 from zoo.models.language_model import LanguageModel
 
 
@@ -60,9 +59,8 @@ def test_generation_takes_the_most_probable_token(model):
 
 
 # Exports take long, and the one with a history has the most to go wrong.
-@pytest.mark.parametrize(
-    "name", [name if name == "maxent" else pytest.param(name, marks=pytest.mark.slow) for name in HEADS]
-)
+@pytest.mark.parametrize("name", quickly("maxent"))
+@pytest.mark.slow
 def test_exported_it_answers_as_in_memory(name, tmp_path):
     model = language_model(name)
     signatures = tf.saved_model.load(str(export(model, tmp_path))).signatures
@@ -81,7 +79,7 @@ def test_exported_it_answers_as_in_memory(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("precision", ["float64", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("float64", marks=pytest.mark.slow), "mixed_bfloat16"])
 def test_other_precisions(name, precision):
     model = language_model(name, precision=precision)
     batch = {"inputs": tf.constant([[1, 2, 3], [4, 5, 6]]), "targets": tf.constant([[2, 3, 4], [5, 6, 0]])}

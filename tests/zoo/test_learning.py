@@ -12,6 +12,8 @@ import tensorflow as tf
 from zoo.cells import CELLS
 from zoo.recurrence import Recurrent
 
+pytestmark = pytest.mark.slow
+
 BATCH = 32
 
 # Its own start, of almost no inputs, takes several times as long to learn anything.
@@ -82,7 +84,7 @@ class TestAdding:
         [
             ("gru", {}),
             ("lstm", {"chrono": TIME}),
-            pytest.param("janet", {"chrono": TIME}, marks=pytest.mark.slow),
+            ("janet", {"chrono": TIME}),
             ("irnn", IRNN_SETTINGS),
         ],
     )
@@ -121,9 +123,7 @@ class TestCopying:
         ("cell", "settings"),
         [
             ("gru", {"steps": 800, "units": 100}),
-            pytest.param(
-                "lstm", {"steps": 1000, "units": 64, "chrono": DELAY + KEPT}, marks=pytest.mark.slow
-            ),
+            ("lstm", {"steps": 1000, "units": 64, "chrono": DELAY + KEPT}),
         ],
     )
     def test_gates_keep_what_is_asked_for_later(self, cell, settings):

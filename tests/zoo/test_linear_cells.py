@@ -64,6 +64,7 @@ def assert_same_at_once(layer, time, tolerance):
 
 
 @pytest.mark.parametrize("name", [name for name in LINEAR if name != ILL_CONDITIONED])
+@pytest.mark.slow
 def test_long_sequences_in_single_precision(name):
     layer = Recurrent(Case.named(name).cell(UNITS), return_sequences=True, return_state=True)
     layer.build((None, None, FEATURES))

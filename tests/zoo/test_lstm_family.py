@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.config import parse_cell_options
+from training.layer_options import parse_options
 from zoo.cells import CELLS, LSTM, LSTM1997, SLSTM, HyperLSTM, MogrifierLSTM
 from zoo.cells.blocks import block_diagonal
 from zoo.cells.lstm import ForgetGated
@@ -41,7 +41,7 @@ def test_only_the_forget_gate_starts_at_the_forget_bias(name, forget_bias):
 def test_chrono_initialization_by_flag(name):
     """exp(b_f), about the steps that a memory lasts at first, is uniform from 1 to T_max - 1."""
     units = 4000
-    cell = CELLS[name](units, seed=1, **parse_cell_options("chrono=784"))
+    cell = CELLS[name](units, seed=1, **parse_options("cell_options", "chrono=784"))
     start = cell.initialize_bias((len(cell.GATES) * units,), dtype="float32").numpy()
     by_gate = dict(zip(cell.GATES, np.split(start, len(cell.GATES)), strict=True))
     forget = by_gate.pop("forget")

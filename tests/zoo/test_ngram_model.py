@@ -259,6 +259,7 @@ def test_a_model_directory_holds_it(models, tmp_path):
         np.testing.assert_array_equal(variable, other)
 
 
+@pytest.mark.slow
 def test_exported(models, signatures_of, tmp_path):
     """The export compares what it wrote, in a graph session, with the model; here, loaded in Python."""
     folder = export(models["sentences"], tmp_path)

@@ -16,6 +16,7 @@ from output_layers import (
     history_of,
     log_probabilities,
     make,
+    quickly,
 )
 
 from zoo.heads import HEADS, OutputLayer, base
@@ -36,7 +37,9 @@ def batch():
     return example_batch()
 
 
-@pytest.fixture(params=[1, 4, 1000], ids=lambda rows: f"{rows} rows a chunk")
+@pytest.fixture(
+    params=[pytest.param(1, marks=pytest.mark.slow), 4, 1000], ids=lambda rows: f"{rows} rows a chunk"
+)
 def chunked(request, monkeypatch):
     monkeypatch.setattr(base, "CHUNK_ELEMENTS", request.param * VOCABULARY)
 
@@ -113,8 +116,10 @@ def test_exact_loss_and_gradients(exact, batch, chunked):
 
 
 @pytest.mark.parametrize("tokens", [None, TOKENS], ids=["any number of tokens", "known number of tokens"])
-def test_exact_loss_and_gradients_in_a_graph(exact, batch, tokens, monkeypatch):
+@pytest.mark.parametrize("case", quickly(*HEADS, among=EXACT))
+def test_exact_loss_and_gradients_in_a_graph(case, batch, tokens, monkeypatch):
     monkeypatch.setattr(base, "CHUNK_ELEMENTS", 4 * VOCABULARY)
+    exact = make(case)
     signature = [
         tf.TensorSpec([tokens, UNITS], tf.float64),
         tf.TensorSpec([tokens], tf.int32),

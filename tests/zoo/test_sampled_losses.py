@@ -64,14 +64,14 @@ def test_samples_without_replacement_weigh_what_their_chances_say():
     keras.utils.set_random_seed(1)
     head = make(SampledSoftmax, samples=6, alpha=0.75)
 
-    @tf.function
-    def weights_of_a_sample():
+    def weights_of_a_sample(_):
         sample = head.draw()
         return tf.scatter_nd(
             sample.ids[:, tf.newaxis], tf.exp(-sample.log_expected(sample.ids)), [VOCABULARY]
         )
 
-    drawn = np.array([weights_of_a_sample().numpy() for _ in range(4000)])
+    draws = tf.zeros(4000, tf.float64)
+    drawn = tf.function(lambda: tf.map_fn(weights_of_a_sample, draws, parallel_iterations=1))().numpy()
     assert np.all(np.count_nonzero(drawn, axis=1) == 6)
     error = drawn.std(axis=0) / np.sqrt(len(drawn))
     assert np.all(np.abs(drawn.mean(axis=0) - 1) < 5 * error)
@@ -178,6 +178,20 @@ def test_sampled_softmax_of_all_words_is_the_full_one(batch, samples):
     head = make(SampledSoftmax, samples=samples)
     for ours, theirs in zip(with_gradients(head, *batch), full(head, *batch), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_sampled_normalizers_are_those_of_the_full_softmax_on_average(batch):
+    """Of few samples, too: the exponential of a token's loss is 1 / P(target), on average."""
+    keras.utils.set_random_seed(1)
+    hidden, targets, _ = (value[1:2] for value in batch)
+    head = make(SampledSoftmax, samples=6)
+    nats, *_ = full(head, hidden, targets, np.ones(1))
+    given, draws = [tf.constant(value) for value in (hidden, targets, np.ones(1))], tf.zeros(4000, tf.float64)
+    losses = tf.function(lambda: tf.map_fn(lambda _: head.loss(*given), draws, parallel_iterations=1))()
+    inverse = np.exp(losses - nats)
+    error = inverse.std() / np.sqrt(len(inverse))
+    assert 0 < error < 0.02
+    assert abs(inverse.mean() - 1) < 5 * error
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -105,6 +105,7 @@ def has_crf(model):
     return bool(model.distribution.weights)
 
 
+@pytest.mark.slow
 def test_a_text_alone_is_tagged_the_same(model):
     together = {name: value.numpy() for name, value in model.tagged(tf.constant(TEXTS)).items()}
     words = CUTS["whitespace"](tf.constant(TEXTS))

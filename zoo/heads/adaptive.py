@@ -111,7 +111,7 @@ class AdaptiveSoftmax(OutputLayer):
         total = softmax_loss(hidden, self._head_targets(targets), weights, *self._head())
         for index, (members, part, within) in enumerate(self._members(hidden, targets)):
             weight = tf.gather(weights, members)
-            total += softmax_loss(part, within, weight, *self._cluster(index), in_a_loop=True)
+            total += softmax_loss(part, within, weight, *self._cluster(index))
         return total
 
     def log_prob(self, hidden, targets, history=None):

@@ -50,16 +50,13 @@ def softmax_loss(
     weights: tf.Tensor,
     embedding: tf.Tensor,
     bias: tf.Tensor,
-    in_a_loop: bool = False,
 ) -> tf.Tensor:
     """sum_n weights[n] * -log softmax(E hidden[n] + b)[targets[n]], differentiable in hidden, E and b.
 
     The gradient is computed along with the loss, chunk by chunk: see `differentiated_by_chunks`.
     """
     rows = chunk_rows(embedding.shape[0])
-    return differentiated_by_chunks(
-        _chunk_loss, rows, [hidden], [targets, weights], [embedding, bias], in_a_loop
-    )
+    return differentiated_by_chunks(_chunk_loss, rows, [hidden], [targets, weights], [embedding, bias])
 
 
 def differentiated_by_chunks(
@@ -68,19 +65,18 @@ def differentiated_by_chunks(
     of_tokens: Sequence[tf.Tensor],
     constant: Sequence[tf.Tensor],
     shared: Sequence[tf.Tensor],
-    in_a_loop: bool = False,
 ) -> tf.Tensor:
     """A loss whose gradient is computed along with it, for so many rows at once: no logits outlive a chunk.
 
     `chunk_loss` of rows of `of_tokens` and `constant`, [tokens, ...], and of `shared` gives the loss and its
     gradients with respect to `of_tokens` and `shared`. Where the number of tokens is not known beforehand,
-    chunks take a loop, which XLA cannot compile; without one they are a single chunk.
+    chunks take a loop, which XLA cannot compile.
     """
 
     @tf.custom_gradient
     def run(*inputs):
         of_tokens, shared = inputs[:count], inputs[count:]
-        of_chunks = _in_a_loop if in_a_loop else _one_after_the_other
+        of_chunks = _in_a_loop if of_tokens[0].shape[0] is None else _one_after_the_other
         total, *gradients = of_chunks(
             lambda part: chunk_loss(*(tensor[part] for tensor in (*of_tokens, *constant)), *shared),
             rows,
@@ -96,20 +92,12 @@ def differentiated_by_chunks(
 def _one_after_the_other(chunk, rows, of_tokens, shared):
     total: tf.Tensor = 0.0
     gradients: list[tf.Tensor] = []
-    for start, size in _static_chunks(of_tokens[0], rows):
+    for start in range(0, max(of_tokens[0].shape[0], 1), rows):
         with tf.control_dependencies(gradients):  # the logits of one chunk at a time
-            nats, *more = chunk(slice(start, start + size))
+            nats, *more = chunk(slice(start, start + rows))
         total += nats
         gradients = _joined(gradients, more, len(of_tokens)) if gradients else more
     return [total, *gradients]
-
-
-def _static_chunks(tokens, rows):
-    """(start, size) of each chunk; one chunk where the number of tokens is not known beforehand."""
-    count = tokens.shape[0]
-    if count is None:
-        return [(0, tf.shape(tokens)[0])]
-    return [(start, min(rows, count - start)) for start in range(0, max(count, 1), rows)]
 
 
 def _in_a_loop(chunk, rows, of_tokens, shared):
@@ -161,7 +149,7 @@ def expectation(hidden, targets, embedding, bias):
     logits = logits_of(hidden, embedding, bias)
     expected = tf.nn.softmax(logits)
     observed = tf.gather(embedding, targets)
-    return expected, observed, _nats(hidden, targets, logits, expected, observed, bias)
+    return expected, observed, _nats(hidden, targets, expected, observed, embedding, bias)
 
 
 def softmax_gradients(hidden, targets, weights, embedding, bias, expected, observed):
@@ -176,14 +164,19 @@ def softmax_gradients(hidden, targets, weights, embedding, bias, expected, obser
     return d_hidden, d_embedding, d_bias
 
 
-def _nats(hidden, targets, logits, expected, observed, bias):
-    """-log P(target): by its probability, and by its logit where that is too small for a logarithm."""
+def _nats(hidden, targets, expected, observed, embedding, bias):
+    """-log P(target): by its probability, and by its logit where that is too small for a logarithm.
+
+    Of logits it looks at two a token, so that nothing keeps the memory of the others from the softmax.
+    """
     probability = tf.gather(expected, targets, batch_dims=1)
 
     def by_logit():
         # The largest probability is at least 1/vocabulary, so it has a logarithm.
-        log_normalizer = tf.reduce_max(logits, -1) - tf.math.log(tf.reduce_max(expected, -1))
-        return log_normalizer - tf.reduce_sum(hidden * observed, -1) - tf.gather(bias, targets)
+        best = tf.argmax(expected, -1)
+        odds = tf.reduce_sum(hidden * (tf.gather(embedding, best) - observed), -1)
+        odds += tf.gather(bias, best) - tf.gather(bias, targets)
+        return odds - tf.math.log(tf.reduce_max(expected, -1))
 
     return tf.cond(tf.reduce_all(probability > 1e-30), lambda: -tf.math.log(probability), by_logit)
 

@@ -152,7 +152,8 @@ class SampledSoftmax(SampledLoss):
         sample = self.draw()
         own, others = self.logits_of_sample(hidden, targets, sample.ids)
         is_target = targets[:, tf.newaxis] == sample.ids
-        others = tf.where(is_target, -float("inf"), others - sample.log_expected(sample.ids))
+        impossible = tf.constant(-np.inf, others.dtype)
+        others = tf.where(is_target, impossible, others - sample.log_expected(sample.ids))
         logits = tf.concat([own[:, tf.newaxis], others], 1)
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.zeros_like(targets), logits=logits)
         return tf.reduce_sum(weights * nats)
@@ -168,6 +169,8 @@ class NoiseContrastive(SampledLoss):
     and Teh 2012, arXiv:1206.6426). It takes exp(u) for the probability, so training brings the
     normalizers near 1, where the biases of -log(vocabulary) let them start. Not comparable with -log P.
     """
+
+    loss_is_cross_entropy = False
 
     def draw(self):
         return self.with_replacement()
@@ -197,6 +200,8 @@ class BlackOut(SampledLoss):
     Differs from the paper: the sample, shared by the batch, may have a token's target, too. Without it the
     sum would lack the target's part of the normalizer, however large the sample.
     """
+
+    loss_is_cross_entropy = False
 
     def draw(self):
         return self.with_replacement()

@@ -8,6 +8,7 @@ from zoo.models.classifier import Classifier
 from zoo.models.language_model import LanguageModel
 from zoo.models.ngram_model import NgramModel
 from zoo.models.reader import Reader
+from zoo.models.snm_model import SparseMatrixModel
 from zoo.models.tagger import Tagger
 from zoo.models.translator import Translator
 
@@ -19,10 +20,15 @@ TASKS: dict[str, type[TaskModel]] = {
     "reading": Reader,
 }
 
-# What predicts: --model.
-KINDS = ("recurrent", "ngram")
+# What predicts: --model. Networks are of all tasks, the others are language models.
+KINDS: dict[str, type[TaskModel] | None] = {
+    "recurrent": None,
+    "ngram": NgramModel,
+    "snm": SparseMatrixModel,
+}
 
 
 def model_class(task: str, options: Mapping[str, Any]) -> type[TaskModel]:
     """The class of a task's models, by a configuration's options."""
-    return NgramModel if task == "language_model" and options.get("model") == "ngram" else TASKS[task]
+    kind = KINDS[options.get("model", "recurrent")] if task == "language_model" else None
+    return kind or TASKS[task]

@@ -30,12 +30,14 @@ class TaskModel(keras.layers.Layer):
         FIELDS: what a record has to have.
         PREDICTIONS: what the loss is counted by.
         STARTS_FROM_OTHERS: `learn` takes over the vocabulary of a source.
+        loss_is_cross_entropy: `loss` is -log P of what is predicted, or an estimate of it.
         separate_texts: records are examples of their own, not pieces of one continuous text.
     """
 
     FIELDS: tuple[str, ...] = ("text",)
     PREDICTIONS = "tokens"
     STARTS_FROM_OTHERS = False
+    loss_is_cross_entropy = True
     separate_texts = True
 
     @classmethod

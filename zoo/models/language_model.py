@@ -86,6 +86,7 @@ class LanguageModel(NextTokenModel):
         self.head = options.softmax(
             tokenizer.vocabulary_size, self.stack.output_size, tied_to, output_layer, output_options
         )
+        self.loss_is_cross_entropy = self.head.loss_is_cross_entropy
         self.built = True
 
     @classmethod

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo.ngram.backoff import NONE, BackoffModel
+from zoo.ngram.backoff import BackoffModel
+from zoo.ngram.tables import find, followers, or_zero, read
 
 
 class Backoff(keras.layers.Layer):
@@ -22,6 +23,7 @@ class Backoff(keras.layers.Layer):
     def __init__(self, sizes: Sequence[int], **kwargs: Any):
         super().__init__(trainable=False, **kwargs)
         self.order, self.vocabulary_size = len(sizes), sizes[0]
+        self.history_size = self.order - 1
 
         def table(name: str, order: int, dtype: str) -> keras.Variable:
             return self.add_weight(
@@ -59,56 +61,29 @@ class Backoff(keras.layers.Layer):
         time = tf.shape(tokens)[1]
         first = time - targets
         index = tokens  # of the n-gram that begins at each place
-        total = tf.gather(_read(self.log_prob[0]), tokens[:, first:])
+        total = tf.gather(read(self.log_prob[0]), tokens[:, first:])
         for level in range(1, self.order):
-            total += _or_zero(self.backoff[level - 1], index[:, first - level : -1])
+            total += or_zero(self.backoff[level - 1], index[:, first - level : -1])
             index = self._find(level, index[:, :-1], tokens[:, level:])
             found = index[:, first - level :]
-            total = tf.where(found < 0, total, _or_zero(self.log_prob[level], found))
+            total = tf.where(found < 0, total, or_zero(self.log_prob[level], found))
         return total
 
     def distribution(self, tokens: tf.Tensor) -> tf.Tensor:
         """log P of every word after tokens [batch, at least order - 1]; float32 [batch, vocabulary]."""
-        log_prob = tf.tile(_read(self.log_prob[0])[tf.newaxis], [tf.shape(tokens)[0], 1])
+        log_prob = tf.tile(read(self.log_prob[0])[tf.newaxis], [tf.shape(tokens)[0], 1])
         index = tokens
         for level in range(1, self.order):
             history = index[:, -1]  # of the last `level` tokens
-            log_prob += _or_zero(self.backoff[level - 1], history)[:, tf.newaxis]
+            log_prob += or_zero(self.backoff[level - 1], history)[:, tf.newaxis]
             log_prob = self._with_followers(level, history, log_prob)
             index = self._find(level, index[:, :-1], tokens[:, level:])
         return log_prob
 
     def _find(self, level: int, history: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-        """As zoo.ngram.backoff.find, of tensors [batch, time]."""
-        keys = _read(self.keys[level])
-        wanted = tf.where(history < 0, tf.constant(NONE, tf.int64), history * self.vocabulary_size + words)
-        place = tf.minimum(_lower_bound(keys, wanted), keys.shape[0] - 1)
-        return tf.where(tf.equal(tf.gather(keys, place), wanted), place, NONE)
+        return find(self.keys[level], history, words, self.vocabulary_size)
 
     def _with_followers(self, level: int, history: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
         """log_prob [batch, vocabulary], with that of the n-grams which go on from the histories [batch]."""
-        keys, size = _read(self.keys[level]), self.vocabulary_size
-        starts, ends = (_lower_bound(keys, (history + more) * size) for more in (0, 1))  # no n-gram for NONE
-        places = tf.ragged.range(starts, ends)
-        words = tf.gather(keys, places.flat_values) % size
-        cells = tf.stack([places.value_rowids(), words], axis=1)
-        return tf.tensor_scatter_nd_update(
-            log_prob, cells, tf.gather(_read(self.log_prob[level]), places.flat_values)
-        )
-
-
-def _read(variable: keras.Variable) -> tf.Tensor:
-    """The variable's value. Were it itself gathered from, each later read would copy it whole."""
-    return variable.value.read_value()
-
-
-def _or_zero(variable: keras.Variable, index: tf.Tensor) -> tf.Tensor:
-    """The variable's values at the indices; 0 where there is none."""
-    return tf.where(index < 0, 0.0, tf.gather(_read(variable), tf.maximum(index, 0)))
-
-
-def _lower_bound(keys: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-    """How many of the sorted keys are below each of those wanted, in their shape, which may be empty."""
-    flat = tf.reshape(wanted, [1, -1])  # tf.searchsorted does not take empty ones
-    place = tf.raw_ops.LowerBound(sorted_inputs=keys[tf.newaxis], values=flat, out_type=tf.int64)
-    return tf.reshape(place, tf.shape(wanted))
+        places, cells = followers(self.keys[level], history, self.vocabulary_size)
+        return tf.tensor_scatter_nd_update(log_prob, cells, tf.gather(read(self.log_prob[level]), places))
