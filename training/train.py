@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import sys
@@ -28,6 +29,7 @@ from training.config import RESUMABLE, Config, config_from_flags, define_flags, 
 from training.datasets import open_dataset
 from training.layer_options import LAYER_OPTIONS, parse_options
 from training.loop import Trainer
+from training.memory import check_vocabulary
 from training.pipeline import Batches, make_batches
 from training.transfer import start_from
 from zoo.model_directory import (
@@ -126,7 +128,8 @@ def _open_model(config: Config, dataset: Any, model_dir: Path) -> TaskModel:
         )
     source = load_model(config.initialize_from) if config.initialize_from else None
     try:
-        model = task.learn(records, options, source)
+        admitted = {**options, "admit": functools.partial(check_vocabulary, options)}
+        model = task.learn(records, admitted, source)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
     if source:

@@ -20,8 +20,11 @@ def cut_down(preset, folder):
     sizes = {"embedding_size": 8, "warmup_steps": 0, "evaluation_batch_size": 1, "text_mode": "stream"}
     if preset.get("last_units"):
         sizes["last_units"] = 8
-    if "rank=" in preset.get("cell_options", ""):
-        sizes["cell_options"] = "rank=2"
+    for name in ("rank", "projection"):
+        if f"{name}=" in preset.get("cell_options", ""):
+            sizes["cell_options"] = f"{name}=2"
+    if "filters=" in preset.get("input_options", ""):
+        sizes["input_options"] = "filters=2/2,highways=2"
     return {**preset, **{name: small[name] for name in CUT}, **sizes, "validation_fraction": 0.2}
 
 

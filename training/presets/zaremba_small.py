@@ -1,10 +1,19 @@
 """Zaremba, Sutskever and Vinyals 2014, "Recurrent Neural Network Regularization", small model.
 
+    zoo-train --preset=zaremba_small --dataset=ptb:DIR --output_dir=OUT
+    zoo-evaluate --model_dir=OUT --split=test
+
 arXiv:1409.2329, section 4.1: two layers of 200 units, weights uniform in [-0.1, 0.1], no dropout,
 20 sequences of 20 steps, SGD with learning rate 1, halved each epoch after the 4th, 13 epochs, the
 gradient's norm clipped at 5, the loss summed over time. The forget bias is 0.
 
-Published: perplexity 120.7 on the validation and 115.9 on the test split of the Penn Treebank.
+Published: perplexity 120.7 on the validation and 115.9 on the test split of the Penn Treebank, which count
+the ends of lines as words, and read the test split as one text from the zero state.
+
+Differs from the paper: the output layer's biases start at zero; training's first word is predicted, too.
+
+Measured: on two cores, of a made-up text in the Penn Treebank's layout with 10,000 words, 500 steps: 2,710
+words/s, 13 epochs in 75 minutes. On the Penn Treebank it has not been run.
 """
 
 CONFIG = {

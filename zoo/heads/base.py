@@ -31,6 +31,7 @@ class OutputLayer(keras.layers.Layer):
     """
 
     CAN_BE_TIED = False
+    SPARSE_GRADIENTS = False  # whether a step's gradients are of some words only
     history_size = 0
     needs_counts = False  # whether it is to know how frequent the words are, by `set_counts`
     loss_is_cross_entropy = True  # whether the loss is about -log P, so that its exponential is a perplexity

@@ -34,6 +34,8 @@ class HierarchicalSoftmax(OutputLayer):
 
     CAN_BE_TIED = True
 
+    SPARSE_GRADIENTS = True
+
     def __init__(
         self,
         vocabulary_size: int,

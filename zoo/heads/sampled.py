@@ -43,6 +43,8 @@ class SampledLoss(FullSoftmax):
         ValueError: no samples, or an unknown proposal.
     """
 
+    SPARSE_GRADIENTS = True
+
     def __init__(
         self,
         vocabulary_size: int,

@@ -46,7 +46,8 @@ class TaskModel(keras.layers.Layer):
     ) -> TaskModel:
         """A new model: vocabularies from the training records, the rest from options (a Config's fields).
 
-        With a `source`, whose weights it is to start from, vocabularies are those of that model.
+        With a `source`, whose weights it is to start from, vocabularies are those of that model. A language
+        model calls the option `admit`, if there is one, with the vocabulary's size before it makes weights.
 
         Raises:
             ValueError: the records, options or source are not fit for it; says which and why.

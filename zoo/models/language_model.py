@@ -91,7 +91,10 @@ class LanguageModel(NextTokenModel):
 
     @classmethod
     def learn(cls, records, options, source=None):
-        model = cls._made(learn_tokenizer(records, options, source), options)
+        tokenizer = learn_tokenizer(records, options, source)
+        if "admit" in options:
+            options["admit"](tokenizer.vocabulary_size)
+        model = cls._made(tokenizer, options)
         if model.head.needs_counts:
             model.head.set_counts(model._target_counts(records))
         return model
