@@ -85,41 +85,15 @@ def generate(
     return Call(PREDICT, predict_request(spec, "generate", inputs), generation_of)
 
 
-def generate_details(
-    spec: Any,
-    prompt: str,
-    *,
-    max_new_tokens: int | None = None,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    min_p: float | None = None,
-    typical_p: float | None = None,
-    repetition_penalty: float | None = None,
-    stop: Sequence[str] = (),
-    bad_words: Sequence[str] = (),
-) -> Call[GenerationDetails]:
-    """Continues the prompt as `generate` does; with each token's log probability and alternatives.
+def generate_details(spec: Any, prompt: str, **options: Any) -> Call[GenerationDetails]:
+    """Continues the prompt as `generate` does, whose options these are; with each token's log probability and
+    alternatives.
 
     They are the model's own, before anything that was asked for has changed them.
     """
-    call = generate(
-        spec,
-        prompt,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        min_p=min_p,
-        typical_p=typical_p,
-        repetition_penalty=repetition_penalty,
-        stop=stop,
-        bad_words=bad_words,
-    )
-    call.request.model_spec.signature_name = "generate_details"
-    return Call(PREDICT, call.request, _generation_details)
+    request = generate(spec, prompt, **options).request
+    request.model_spec.signature_name = "generate_details"
+    return Call(PREDICT, request, _generation_details)
 
 
 def _generation_details(response: Any) -> GenerationDetails:

@@ -1,8 +1,4 @@
-"""One training run's configuration: a frozen dataclass, every field of it an absl flag.
-
-A field's value is its default here, unless the task or the kind of model has its own, unless the preset sets
-it, unless its flag is given.
-"""
+"""One training run's configuration: a frozen dataclass, every field of it a flag (training.config_flags)."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-from absl import flags
 
 from serving.program import UserError
 from training.layer_options import check_options
@@ -360,57 +355,8 @@ def parse_numbers(name: str, text: str, kind: Callable[[str], Any]) -> list[Any]
         raise UserError(f"--{name}={text}: expected numbers with commas between them") from None
 
 
-DATA_FIELDS = (
-    *("dataset", "data_dir", "train_path", "validation_path", "test_path"),
-    *("validation_fraction", "test_fraction"),
-    *("text_mode", "text_column", "label_column", "translation_column", "context_column"),
-    *("question_column", "answer_column", "token_column", "tag_column"),
-    *("seed", "batch_size", "evaluation_batch_size"),
-)
-
-
-def define_flags() -> None:
-    """Define --preset and a flag for each field of Config."""
-    flags.DEFINE_string("preset", None, f"A published recipe, setting what follows: {', '.join(PRESETS)}.")
-    for field in dataclasses.fields(Config):
-        _define_flag(field, field.default)
-
-
-def define_data_flags() -> None:
-    """Define flags for the fields that say what data to read, by default what the model was trained on."""
-    for field in dataclasses.fields(Config):
-        if field.name in DATA_FIELDS:
-            _define_flag(field, None)
-
-
-def _define_flag(field: dataclasses.Field, default: Any) -> None:
-    help_text, choices = field.metadata["help"], field.metadata["choices"]
-    if choices:
-        flags.DEFINE_enum(field.name, default, choices, help_text)
-    elif field.type == "bool":
-        flags.DEFINE_bool(field.name, default, help_text)
-    else:
-        define: dict[str, Any] = {
-            "int": flags.DEFINE_integer,
-            "float": flags.DEFINE_float,
-            "str": flags.DEFINE_string,
-        }
-        define[str(field.type)](field.name, default, help_text)
-
-
-def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
-    """Defaults, overruled in this order: by the task's, the kind of model's, the preset, the flags given."""
-    return make_config(
-        values["preset"].value,
-        {
-            field.name: values[field.name].value
-            for field in dataclasses.fields(Config)
-            if values[field.name].present
-        },
-    )
-
-
 def make_config(preset: str | None, given: Mapping[str, Any]) -> Config:
+    """Defaults, overruled in this order: by the task's, the kind of model's, the preset, what is given."""
     if preset is not None and preset not in PRESETS:
         raise UserError(f"--preset={preset}: must be one of {', '.join(PRESETS)}")
     chosen = {**(PRESETS[preset] if preset else {}), **given}

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from serving import program
 from serving.program import UserError
-from training.config import Config, define_data_flags
+from training.config import Config
+from training.config_flags import define_data_flags
 from training.datasets import open_dataset
 from training.datasets.base import SPLITS, Dataset
 from training.evaluation import Evaluator
@@ -152,4 +153,4 @@ def run() -> None:
     flags.DEFINE_enum("split", "validation", SPLITS, "What to evaluate on.")
     _define_adaptation_flags()
     define_data_flags()
-    program.run("zoo-evaluate", main, __doc__, ["training.evaluate", "training.config"])
+    program.run("zoo-evaluate", main, __doc__, ["training.evaluate", "training.config_flags"])

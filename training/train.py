@@ -25,7 +25,8 @@ from tensorflow.python.framework import config as tf_config  # what switches det
 
 from serving import program
 from serving.program import UserError
-from training.config import RESUMABLE, Config, config_from_flags, define_flags, parse_numbers
+from training.config import RESUMABLE, Config, parse_numbers
+from training.config_flags import config_from_flags, define_flags
 from training.datasets import open_dataset
 from training.layer_options import LAYER_OPTIONS, parse_options
 from training.loop import Trainer
@@ -209,4 +210,4 @@ def main(arguments: Sequence[str]) -> None:
 
 def run() -> None:
     define_flags()
-    program.run("zoo-train", main, __doc__, ["training.config"])
+    program.run("zoo-train", main, __doc__, ["training.config_flags"])

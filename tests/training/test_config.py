@@ -6,8 +6,9 @@ import pytest
 from absl import flags
 
 from serving.program import UserError
-from training import config, train
-from training.config import Config, define_flags, make_config
+from training import train
+from training.config import RESUMABLE, Config, make_config
+from training.config_flags import DATA_FIELDS, define_flags
 from training.layer_options import parse_options
 from training.presets import PRESETS
 from training.task_defaults import TASK_DEFAULTS
@@ -208,7 +209,7 @@ def test_cell_options(text, options):
 
 
 def test_data_flags_of_other_programs_are_fields():
-    assert set(config.DATA_FIELDS) <= set(FIELDS)
-    assert set(FIELDS) >= config.RESUMABLE
+    assert set(DATA_FIELDS) <= set(FIELDS)
+    assert set(FIELDS) >= RESUMABLE
     assert callable(define_flags)
     assert "units" not in flags.FLAGS, "a test left its flags behind"

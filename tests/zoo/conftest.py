@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from cases import Case
 from language_models import make
@@ -30,3 +32,9 @@ def separate(randomize) -> LanguageModel:
 @pytest.fixture(params=["stream", "separate"])
 def kind(request) -> str:
     return request.param
+
+
+@pytest.fixture(scope="module")
+def signatures(stream, separate) -> dict[str, Any]:
+    """Those of each kind of language model."""
+    return {"stream": stream.signatures(), "separate": separate.signatures()}

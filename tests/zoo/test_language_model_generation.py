@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +22,6 @@ from oracles import log_softmax, sampling_distribution, softmax
 from zoo.models.language_model import LanguageModel
 from zoo.models.language_model_serving import MAX_NEW_TOKENS
 from zoo.text import Words
-
-
-@pytest.fixture(scope="module")
-def signatures(stream, separate) -> dict[str, Any]:
-    return {"stream": stream.signatures(), "separate": separate.signatures()}
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,11 +25,6 @@ from oracles import CASES, log_softmax, sampling_distribution
 from serving.export import write_saved_model
 from zoo.models.language_model import LanguageModel
 from zoo.models.language_model_serving import MAX_NEW_TOKENS
-
-
-@pytest.fixture(scope="module")
-def signatures(stream, separate) -> dict[str, Any]:
-    return {"stream": stream.signatures(), "separate": separate.signatures()}
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ class LanguageModel(NextTokenModel):
     def loss(self, batch, outputs):
         hidden = outputs["hidden"]
         weights = tf.cast(tf.reshape(batch["mask"], [-1]), hidden.dtype)
-        tokens = batch["targets"].shape.num_elements() or -1  # the head takes a known number in chunks
+        tokens = batch["targets"].shape.num_elements() or -1  # of a known number no loop is made
         hidden = tf.reshape(hidden, [tokens, hidden.shape[-1]])
         targets = tf.reshape(batch["targets"], [-1])
         return self.head.loss(hidden, targets, weights, self._history(outputs)), tf.reduce_sum(weights)

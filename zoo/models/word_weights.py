@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import keras
@@ -24,9 +23,7 @@ class WordWeights(NamedTuple):
 
 def word_weights(options: Mapping[str, Any], vocabulary_size: int) -> WordWeights:
     """Those of the LanguageModel of these options, without making them."""
-    stack = StackOptions(
-        **{item.name: options[item.name] for item in fields(StackOptions) if item.name in options}
-    )
+    stack = StackOptions(**StackOptions.chosen(options, ()))
     size = options["embedding_size"] or stack.units
     has_embedding = options["input_layer"] == "embedding"
     embedding = keras.layers.Embedding(vocabulary_size, size)

@@ -57,11 +57,10 @@ class BackoffModel:
         total = self.log_prob[0][ids[1:]].astype(np.float64)
         for level in range(1, min(self.order, len(ids))):
             history = index[:-1]
-            total[level - 1 :] += _or(self.backoff[level - 1], history, 0.0)
+            total[level - 1 :] += or_zero(self.backoff[level - 1], history)
             index = find(self.keys[level], history, ids[level:], self.vocabulary_size)
-            total[level - 1 :] = np.where(
-                index == NONE, total[level - 1 :], _or(self.log_prob[level], index, 0.0)
-            )
+            found = or_zero(self.log_prob[level], index)
+            total[level - 1 :] = np.where(index == NONE, total[level - 1 :], found)
         return total
 
     def distribution(self, history: Sequence[int]) -> Array:
@@ -74,10 +73,8 @@ class BackoffModel:
             if index[0] == NONE:
                 continue
             log_prob += self.backoff[length - 1][index[0]]
-            bounds = (index[0] + np.arange(2)) * self.vocabulary_size
-            start, end = np.searchsorted(self.keys[length], bounds)
-            following = self.keys[length][start:end] % self.vocabulary_size
-            log_prob[following] = self.log_prob[length][start:end]
+            places, words = followers(self.keys[length], index[0], self.vocabulary_size)
+            log_prob[words] = self.log_prob[length][places]
         return np.exp(log_prob)
 
 
@@ -93,6 +90,12 @@ def find(keys: Array, histories: Array, words: Array, vocabulary_size: int) -> A
     return np.where(keys[place] == wanted, place, NONE)
 
 
-def _or(values: Array, index: Array, otherwise: float) -> Array:
-    """values[index], and `otherwise` where there is none."""
-    return np.where(index == NONE, otherwise, values[index])
+def or_zero(values: Array, index: Array) -> Array:
+    """The values at the indices; 0 where there is none."""
+    return np.where(index == NONE, 0.0, values[index])
+
+
+def followers(keys: Array, history: int, vocabulary_size: int) -> tuple[slice, Array]:
+    """Which of the keys go on from a history, and with what words."""
+    start, end = np.searchsorted(keys, (history + np.arange(2)) * vocabulary_size)
+    return slice(start, end), keys[start:end] % vocabulary_size

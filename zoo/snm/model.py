@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.ngram.backoff import NONE, find
+from zoo.ngram.backoff import NONE, find, followers, or_zero
 from zoo.snm.skipgrams import Array, Chain, after, back, remote_words
 
 
@@ -39,8 +39,8 @@ class SnmModel:
         """Natural logarithms of P(ids[t] | ids[:t]), for t = 1, 2, ...; [len(ids) - 1], float64."""
         weight, total = np.zeros(len(ids)), np.zeros(len(ids))
         for chain, level, begins, ends in self._features(np.asarray(ids, np.int64)):
-            weight += _or_zero(self.weights[chain][level], ends)
-            total += _or_zero(self.totals[chain][level], begins)
+            weight += or_zero(self.weights[chain][level], ends)
+            total += or_zero(self.totals[chain][level], begins)
         with np.errstate(divide="ignore"):
             return np.log(weight[1:]) - np.log(total[1:])
 
@@ -50,10 +50,8 @@ class SnmModel:
         ids = np.array([*history, 0], np.int64)  # whichever word it is that follows
         for chain, level, begins, _ in self._features(ids):
             if begins[-1] != NONE:
-                bounds = (begins[-1] + np.arange(2)) * self.vocabulary_size
-                start, end = np.searchsorted(self.keys[chain][level], bounds)
-                following = self.keys[chain][level][start:end] % self.vocabulary_size
-                weights[following] += self.weights[chain][level][start:end]
+                places, words = followers(self.keys[chain][level], begins[-1], self.vocabulary_size)
+                weights[words] += self.weights[chain][level][places]
         return weights / weights.sum()
 
     def _features(self, ids: Array) -> Iterator[tuple[int, int, Array, Array]]:
@@ -73,7 +71,3 @@ class SnmModel:
                     found = find(self.keys[chain][level], begins, ids, self.vocabulary_size)
                     yield chain, level, begins, found
                     begins = after(found, is_boundary)
-
-
-def _or_zero(values: Array, index: Array) -> Array:
-    return np.where(index == NONE, 0.0, values[index])
