@@ -52,7 +52,7 @@ def test_rows_are_trained_evaluated_and_kept(tmp_path, make):
     assert done.returncode == 0, done.stderr
     rows = table(done.stdout)
     kneser_ney, sparse, network, mixed = rows.values()
-    assert list(rows)[-1] == "and Kneser-Ney, interpolated"
+    assert list(rows)[-1] == "interpolated with Kneser-Ney"
     for validation, test, weights, minutes, rate in (kneser_ney, sparse, network):
         assert min(validation, test) > 1
         assert min(weights, minutes + 0.05, rate) > 0

@@ -14,6 +14,9 @@ SYMBOLS = 258
 NONE = -1  # where a word has ended
 ACTIVATIONS = ("tanh", "relu")  # they rise, so the largest value's is the largest
 CARRY_BIAS = -2.0  # at first, highway layers let most of what they read pass
+# Minus the mean of the largest of seven normal values, a short word's sums. Or else all words would begin
+# with nearly the same vector, far from zero, and recurrent layers that read it saturate before they learn.
+MAXIMUM_BIAS = -1.35
 
 
 class CharacterCNN(keras.layers.Layer):
@@ -32,8 +35,9 @@ class CharacterCNN(keras.layers.Layer):
     Args:
         spellings: the bytes of each word, by id.
         size: of the vectors.
-        initializer: of all matrices, each of which has its own random numbers; None: C normal, the others
-            by Glorot's uniform distribution. Biases start at zero, but for b_T of -2.
+        initializer: of all matrices, each of which has its own random numbers, and all biases zero but for
+            b_T of -2; None: C and W normal, so that the sums are, b_k -1.35, and the others by Glorot's
+            uniform distribution.
         character_size: of the vectors of symbols.
         filters: how many there are of each width, from 1 on, also written as "25/50/75"; by default 25 times
             the width up to 6.
@@ -80,8 +84,10 @@ class CharacterCNN(keras.layers.Layer):
         self.character_embedding = self._matrix("character_embedding", (SYMBOLS, self.character_size), start)
         self.kernels, self.biases = [], []
         for width, count in enumerate(self.filters, 1):
-            self.kernels.append(self._matrix(f"kernel_{width}", (width, self.character_size, count)))
-            self.biases.append(self._bias(f"bias_{width}", count))
+            shape = (width, self.character_size, count)
+            self.kernels.append(self._matrix(f"kernel_{width}", shape, "lecun_normal"))
+            bias = MAXIMUM_BIAS if self.initializer is None else 0.0
+            self.biases.append(self._bias(f"bias_{width}", count, bias))
         self.carries = []  # of each highway layer: H, b_H, T, b_T
         for index in range(self.highways):
             transform = self._matrix(f"transform_{index}", (units, units))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pydoc_data.topics
+
 import keras
 import numpy as np
 import pytest
@@ -119,6 +121,16 @@ def test_matrices_of_one_shape_start_differently():
         weights = {weight.name: weight.numpy() for weight in layer.weights}
         assert not np.allclose(weights["transform_0"], weights["gate_0"])
         assert np.all(weights["gate_bias_1"] == -2)
+
+
+def test_words_begin_apart_from_each_other():
+    """What all vectors share is less than how far they differ, or a recurrent layer saturates."""
+    words = [word.encode() for word in pydoc_data.topics.topics["assignment"].split()]
+    layer = CharacterCNN(sorted(set(words)), 100)
+    layer.build()
+    vectors = layer(tf.range(len(set(words)))).numpy()
+    assert 0.2 < np.mean(vectors.std(axis=0)) < 2
+    assert np.mean(np.abs(vectors.mean(axis=0))) < np.mean(vectors.std(axis=0))
 
 
 @pytest.mark.parametrize(
