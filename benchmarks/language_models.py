@@ -5,8 +5,9 @@
 PATH is a folder whose files *train*, *valid* and *test* have words between spaces, as the Penn Treebank's and
 WikiText-2's have, or a file or folder of any text, of which the last tenth is for the test, and a tenth of
 the rest for validation. Each row is trained as zoo-train does it, in a process of its own, one after the
-other: counted models as they are, recurrent ones --units wide, --epochs long, by Adam, 20 sequences of 35
-words at a time. Rows below one that they belong to are that model again, with something at evaluation.
+other: counted models as they are, recurrent ones --units wide, --epochs long, by Adam (MaxEnt by Adagrad), 20
+sequences of 35 words at a time. Rows below one that they belong to are that model again, with something at
+evaluation.
 
 Prints, of each row, the perplexity on validation and test, how many weights (or probabilities) there are, the
 minutes of training, and words a second of training steps (of counted models: of all of it). With --work_dir
@@ -86,7 +87,9 @@ def rows(units: int, epochs: int) -> list[Row]:
         **{"optimizer": "adagrad", "learning_rate": 0.3, "initial_accumulator": 1e-4},
     }
     two_layers = {"layers": 2, "skip": "residual"}
+    spelled = {"input_layer": "character_cnn"}
     samples = {"output_options": "samples=2048"}
+    sampled = {"output_layer": "sampled", **samples}
     projected = {"cell": "projected_lstm", "cell_options": f"projection={units}", "units": 2 * units}
     adapted = functools.partial(Row, of=ADAPTED)
     dynamic = Adaptation(dynamic_learning_rate=5e-5, dynamic_segment=20, dynamic_statistics=500)
@@ -101,12 +104,8 @@ def rows(units: int, epochs: int) -> list[Row]:
         Row("Sparse non-negative matrix", {"model": "snm", "skip_words": 3, "tied_skips": 10, "epochs": 1}),
         network("RNN + MaxEnt 9-gram", **elman, **maxent),
         network("RNN + BlackOut", **elman, output_layer="blackout", **samples),
-        network("LSTM with projection + sampled softmax", **projected, output_layer="sampled", **samples),
-        network(
-            "2-layer of these + CNN inputs",
-            **{**projected, **two_layers, "input_layer": "character_cnn"},
-            **{"output_layer": "sampled", **samples},
-        ),
+        network("LSTM with projection + sampled softmax", **projected, **sampled),
+        network("2-layer of these + CNN inputs", **projected, **sampled, **two_layers, **spelled),
         network("2-layer LSTM + adaptive softmax", **adaptive, **two_layers),
         network(ADAPTED, **adaptive),
         adapted("  and a neural cache", adaptation=Adaptation(500, 0.1, 0.3)),
@@ -115,7 +114,7 @@ def rows(units: int, epochs: int) -> list[Row]:
         adapted("  interpolated with Kneser-Ney", mixed_with=KNESER_NEY),
         network("LSTM + full softmax"),
         network("LSTM + tied softmax", tie_embeddings=True),
-        network("LSTM + sampled softmax", output_layer="sampled", **samples),
+        network("LSTM + sampled softmax", **sampled),
         network("LSTM + noise-contrastive estimation", output_layer="nce", **samples),
         network("LSTM + BlackOut", output_layer="blackout", **samples),
         network("LSTM + hierarchical softmax", output_layer="hierarchical"),
