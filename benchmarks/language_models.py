@@ -40,6 +40,7 @@ import keras
 import numpy as np
 from interleaved import machine
 
+from serving.program import UserError
 from training.config import make_config
 from training.evaluate import evaluate
 from training.scoring import Adaptation
@@ -48,7 +49,10 @@ from zoo.model_directory import load_model
 
 KNESER_NEY = "Kneser-Ney 5-gram"
 ADAPTED = "LSTM + adaptive softmax"
-LINEAR_CELLS = ("min_gru", "min_lstm", "sru", "qrnn", "rg_lru", "mlstm")
+LINEAR_CELLS = {  # and their options
+    **dict.fromkeys(("min_gru", "min_lstm", "sru", "qrnn", "rg_lru"), ""),
+    "mlstm": "heads=4,normalize=true",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +85,14 @@ def rows(units: int, epochs: int) -> list[Row]:
         return Row(name, {**common, **settings})
 
     elman, adaptive = {"cell": "elman"}, {"output_layer": "adaptive"}
-    # Adam moves the weights of rare n-grams as far as any other's, and learns by heart what it has seen.
+    # Adam moves the weights of rare n-grams as far as any other's, and learns by heart what it has seen. Of
+    # texts as small as two cores can train on, n-grams longer than five do not help.
     maxent = {
-        **{"output_layer": "maxent", "output_options": "order=9,buckets=65536"},
-        **{"optimizer": "adagrad", "learning_rate": 0.3, "initial_accumulator": 1e-4},
+        **{"output_layer": "maxent", "output_options": "order=5,buckets=262144,scale=3"},
+        **{"optimizer": "adagrad", "learning_rate": 0.1, "initial_accumulator": 3e-6},
     }
     two_layers = {"layers": 2, "skip": "residual"}
-    spelled = {"input_layer": "character_cnn"}
+    spelled = {"input_layer": "character_cnn", "learning_rate": 2e-3}  # it stands no more
     samples = {"output_options": "samples=2048"}
     sampled = {"output_layer": "sampled", **samples}
     projected = {"cell": "projected_lstm", "cell_options": f"projection={units}", "units": 2 * units}
@@ -102,7 +107,7 @@ def rows(units: int, epochs: int) -> list[Row]:
     return [
         Row(KNESER_NEY, {"model": "ngram", "order": 5, "discount_fallback": "0.5,1,1.5"}),
         Row("Sparse non-negative matrix", {"model": "snm", "skip_words": 3, "tied_skips": 10, "epochs": 1}),
-        network("RNN + MaxEnt 9-gram", **elman, **maxent),
+        network("RNN + MaxEnt 5-gram", **elman, **maxent),
         network("RNN + BlackOut", **elman, output_layer="blackout", **samples),
         network("LSTM with projection + sampled softmax", **projected, **sampled),
         network("2-layer of these + CNN inputs", **projected, **sampled, **two_layers, **spelled),
@@ -122,8 +127,11 @@ def rows(units: int, epochs: int) -> list[Row]:
         network("AWD-LSTM", **awd_lstm),
         network("Mogrifier LSTM + adaptive softmax", cell="mogrifier_lstm", **adaptive),
         *(
-            network(f"2-layer {cell} + adaptive softmax", cell=cell, **two_layers, **adaptive)
-            for cell in LINEAR_CELLS
+            network(
+                f"2-layer {cell} + adaptive softmax",
+                **{"cell": cell, "cell_options": options, **two_layers, **adaptive},
+            )
+            for cell, options in LINEAR_CELLS.items()
         ),
     ]
 
@@ -233,7 +241,11 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         for row in chosen:
             print(f"{row.name.strip()} ...", file=sys.stderr, flush=True)
-            lines.append(line(row.name, run(row, {**corpus, **row.settings}, work)))
+            try:
+                figures = run(row, {**corpus, **row.settings}, work)
+            except UserError as error:
+                sys.exit(str(error))
+            lines.append(line(row.name, figures))
             print(lines[-1], flush=True)
     print(f"\n{arguments.corpus}; {arguments.units} units, {arguments.epochs} epochs; {machine()}\n")
     print(f"| {'':38} | validation | {'test':>8} | {'weights':>9} | minutes | words/s  |")

@@ -32,6 +32,7 @@ CASES = {
     "hierarchical of uneven classes": ("hierarchical", {"classes": 3}),
     "maxent": ("maxent", {"order": 4, "buckets": 50}),
     "maxent of bigrams": ("maxent", {"order": 2, "buckets": 7}),
+    "maxent that learns faster": ("maxent", {"order": 3, "buckets": 20, "scale": 2.5}),
 }
 SAMPLED = ("sampled", "nce", "blackout")
 EXACT = [name for name, (kind, _) in CASES.items() if kind not in SAMPLED]  # their loss is -log P
@@ -97,12 +98,12 @@ def hierarchical_in_numpy(head: HierarchicalSoftmax, hidden, history):
     for row, (h, words) in enumerate(zip(hidden, history, strict=True)):
         of_classes = weights["class_embedding"] @ h + weights["class_bias"]
         if isinstance(head, MaximumEntropy):
-            of_classes = of_classes + sum(weights["class_features"][rows_of(head, words)])
+            of_classes = of_classes + head.scale * sum(weights["class_features"][rows_of(head, words)])
         for number, class_log_prob in enumerate(log_softmax(of_classes)):
             members = np.arange(VOCABULARY)[number * head.class_size :][: head.class_size]
             logits = embedding[members] @ h + weights["bias"][members]
             if isinstance(head, MaximumEntropy):
-                features = sum(weights["word_features"][rows_of(head, words, number)])
+                features = head.scale * sum(weights["word_features"][rows_of(head, words, number)])
                 logits = logits + features[: len(members)]
             log_prob[row, members] = class_log_prob + log_softmax(logits)
     return log_prob

@@ -67,3 +67,11 @@ def test_rows_that_there_are_not(tmp_path):
     done = run(tmp_path, tmp_path, "transformer")
     assert done.returncode == 2
     assert "--rows=transformer: there are Kneser-Ney 5-gram; " in done.stderr
+
+
+def test_text_that_cannot_be_read(tmp_path):
+    corpus = tmp_path / "latin.txt"
+    corpus.write_bytes("one and a \xbd".encode("latin1"))
+    done = run(corpus, tmp_path / "work", "kneser-ney 5")
+    assert done.returncode == 1
+    assert "latin.txt, line 1: not UTF-8 text" in done.stderr.splitlines()[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from oracle_cells.common import Array, sigmoid
+from oracle_cells.gru import layer_norm
 
 
 def gates_of(weights, inputs, names) -> dict[str, Array]:
@@ -93,7 +94,7 @@ def rg_lru(weights, inputs, states):
     return hidden, [hidden]
 
 
-def mlstm(weights, inputs, states, heads=1, forget_gate="sigmoid"):
+def mlstm(weights, inputs, states, heads=1, forget_gate="sigmoid", normalize=False):
     """Beck et al. 2024, equations 19 to 27, with the stabilizer of equations 15 to 17.
 
     The stabilizer only says in what units memory and normalizer are written down. Here they are
@@ -119,6 +120,8 @@ def mlstm(weights, inputs, states, heads=1, forget_gate="sigmoid"):
             new_memory = forget_gate_value * unit * memory[row, head] + input_gate * np.outer(value, key)
             new_normalizer = forget_gate_value * unit * normalizer[row, head] + input_gate * key
             read = new_memory @ query / max(abs(new_normalizer @ query), 1)
+            if normalize:
+                read = layer_norm(read[np.newaxis], weights["output_gain"][part])[0]
             outputs[row, part] = sigmoid(gates["output"][row, part]) * read
             new_unit = max(forget_gate_value * unit, input_gate)
             new_states[0].reshape(rows, heads, size, size)[row, head] = new_memory / new_unit
@@ -143,5 +146,6 @@ CASES: dict[str, tuple[str, dict]] = {
     "qrnn_f_without_window": ("qrnn", {"pooling": "f", "window": 1}),
     "qrnn_ifo": ("qrnn", {"pooling": "ifo", "window": 3}),
     "mlstm_two_heads": ("mlstm", {"heads": 2}),
+    "mlstm_normalized": ("mlstm", {"normalize": True}),
     "mlstm_exponential": ("mlstm", {"forget_gate": "exponential"}),
 }

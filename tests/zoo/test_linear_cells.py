@@ -156,6 +156,15 @@ def test_mlstm_starts_by_remembering():
     np.testing.assert_allclose(cell.gate_bias, [0, 0, 0, 0, 3, 4, 5, 6])
 
 
+def test_mlstm_is_normalized_by_head():
+    cell = built(MLSTM(8, heads=2, normalize=True, dtype="float64"))
+    random = np.random.default_rng(1)
+    inputs, *states = (random.normal(size=(BATCH, size)) for size in (FEATURES, *cell.state_size))
+    output, new_states = cell(tf.constant(inputs), [tf.constant(state) for state in states])
+    expected, expected_states = ORACLES["mlstm"](weights_of(cell), inputs, states, heads=2, normalize=True)
+    assert_close([output, *new_states], [expected, *expected_states])
+
+
 def test_zoneout_of_qrnn_keeps_memories_and_not_inputs():
     inputs, memory = tf.ones([1, FEATURES]), tf.ones([1, UNITS])
     cell = built(QRNN(UNITS, window=3))
@@ -194,7 +203,7 @@ def test_options_survive_the_round_trip():
         MinGRU(2, positive=True),
         SRU(2, activation="relu"),
         QRNN(2, window=4, pooling="ifo"),
-        MLSTM(2, heads=2, forget_gate="exponential"),
+        MLSTM(2, heads=2, forget_gate="exponential", normalize=True),
     ):
         copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(cell))
         assert copy.get_config() == cell.get_config()

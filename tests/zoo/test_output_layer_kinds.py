@@ -167,8 +167,11 @@ def test_histories_spread_over_the_buckets():
     assert len(set(rows[:, 1])) == pytest.approx(expected, rel=0.03)
 
 
-def test_orders_and_buckets_that_cannot_be():
+def test_orders_buckets_and_scales_that_cannot_be():
     with pytest.raises(ValueError, match="at least two words"):
         MaximumEntropy(VOCABULARY, order=1)
     with pytest.raises(ValueError, match="at least one"):
         MaximumEntropy(VOCABULARY, buckets=0)
+    for scale in (0.0, float("nan")):
+        with pytest.raises(ValueError, match="must be above 0"):
+            MaximumEntropy(VOCABULARY, scale=scale)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from zoo.cells.linear import LinearCell
+from zoo.cells.normalization import layer_norm
 from zoo.cells.slstm import check_xlstm
 from zoo.linear_scan import held, last
 
@@ -36,10 +37,14 @@ class MLSTM(LinearCell):
         i' = exp(log i - m),  f' = exp(log f + m_prev - m)
         C = f' C_prev + i' v k^T                memory
         z = f' z_prev + i' k                    normalizer
-        h = o * (C q) / max(|z q|, exp(-m))
+        r = (C q) / max(|z q|, exp(-m))
+        h = o * r;  with `normalize` h = o * LN(r) * gain
 
     for each head by itself, of which the outputs are concatenated. The outputs do not depend on m,
     which keeps exp in bounds: memory and normalizer stand for exp(m) C and exp(m) z.
+
+    Where z q is next to 0, r is as large as can be, and grows from layer to layer: networks are trained
+    with `normalize`, which gives each head the same length, times `output_gain` [units].
 
     `input_kernel` and `bias` hold query, key, value and output gate; `gate_kernel` [features, 2 * heads] and
     `gate_bias` the input gates of the heads, then their forget gates. The biases of the latter start
@@ -52,18 +57,22 @@ class MLSTM(LinearCell):
     Raises ValueError if `units` is not a multiple of `heads`, for an unknown `forget_gate`, and for
     zoneout: values of a memory mean nothing without their stabilizer.
 
-    Source: Beck et al. 2024, arXiv:2405.04517, equations 19 to 27, stabilized as in 15 to 17. Its block,
-    with a convolution, normalization by head and projections around the cell, is not part of it.
+    Source: Beck et al. 2024, arXiv:2405.04517, equations 19 to 27, stabilized as in 15 to 17, and its
+    normalization by head. The rest of its block, a convolution and projections around the cell, is not
+    part of it.
     """
 
     GATES = ("query", "key", "value", "output")
     STATES = ("memory", "normalizer", "stabilizer")
     CHUNK = 64
 
-    def __init__(self, units: int, heads: int = 1, forget_gate: str = "sigmoid", **kwargs):
+    def __init__(
+        self, units: int, heads: int = 1, forget_gate: str = "sigmoid", normalize: bool = False, **kwargs
+    ):
         super().__init__(units, **kwargs)
         self.heads = int(heads)
         self.forget_gate = forget_gate
+        self.normalize = normalize
         check_xlstm(self)
 
     @property
@@ -83,6 +92,11 @@ class MLSTM(LinearCell):
         self.gate_bias = self.add_weight(
             name="gate_bias", shape=(2 * self.heads,), initializer=self.initialize_gate_bias
         )
+        if self.normalize:
+            self.output_gain = self.add_weight(name="output_gain", shape=(self.units,), initializer="ones")
+
+    def step_weights(self):
+        return {"output_gain": self.cast(self.output_gain)} if self.normalize else {}
 
     def initialize_gate_bias(self, shape, dtype=None):
         input_bias = self.bias_initializer((self.heads,), dtype=dtype)
@@ -130,8 +144,7 @@ class MLSTM(LinearCell):
         normalizer = forget_gate * previous_normalizer + input_gate * key
         read = tf.linalg.matvec(memory, query)
         read /= _scale(tf.reduce_sum(normalizer * query, -1), stabilizer)
-        hidden = output_gate * tf.reshape(read, tf.shape(output_gate))
-        return hidden, self.flat(memory, normalizer, stabilizer)
+        return self.hidden(read, output_gate), self.flat(memory, normalizer, stabilizer)
 
     def parallel(self, inputs, states, mask=None):
         steps, output_gate = self.by_step(self.in_state_precision(self.projections(inputs)))
@@ -153,11 +166,19 @@ class MLSTM(LinearCell):
             (0, tf.TensorArray(self.state_dtype, count), *self.by_head(states)),
             maximum_iterations=count,
         )
-        hidden = tf.transpose(outputs.stack(), [0, 3, 1, 2, 4])  # [chunks, length, batch, heads, n]
-        hidden = output_gate * tf.reshape(hidden, [count * length, -1, self.units])[:time]
+        read = tf.transpose(outputs.stack(), [0, 3, 1, 2, 4])  # [chunks, length, batch, heads, n]
+        read = tf.reshape(read, [count * length, -1, self.heads, self.head_size])[:time]
+        hidden = self.hidden(read, output_gate)
         no_output = tf.zeros([tf.shape(inputs)[1], self.units], self.state_dtype)
         outputs = held(hidden, mask, no_output)
         return outputs, last(outputs, no_output), self.flat(*states)
+
+    def hidden(self, read, output_gate):
+        """[..., units], of what was read [..., heads, n]."""
+        if not self.normalize:
+            return output_gate * tf.reshape(read, tf.shape(output_gate))
+        normalized = tf.reshape(layer_norm(read), tf.shape(output_gate))
+        return output_gate * normalized * self.weight("output_gain")
 
     def masked(self, steps: Steps, is_step: tf.Tensor) -> Steps:
         """The others forget nothing and write nothing."""
@@ -197,7 +218,8 @@ class MLSTM(LinearCell):
         return tf.constant(tf.as_dtype(self.state_dtype).min, self.state_dtype)
 
     def get_config(self):
-        return {**super().get_config(), "heads": self.heads, "forget_gate": self.forget_gate}
+        own = {"heads": self.heads, "forget_gate": self.forget_gate, "normalize": self.normalize}
+        return {**super().get_config(), **own}
 
 
 def _scale(normalization, stabilizer):
