@@ -175,10 +175,10 @@ class MLSTM(LinearCell):
 
     def hidden(self, read, output_gate):
         """[..., units], of what was read [..., heads, n]."""
-        if not self.normalize:
-            return output_gate * tf.reshape(read, tf.shape(output_gate))
-        normalized = tf.reshape(layer_norm(read), tf.shape(output_gate))
-        return output_gate * normalized * self.weight("output_gain")
+        if self.normalize:
+            gain = tf.reshape(self.weight("output_gain"), [self.heads, self.head_size])
+            read = layer_norm(read) * gain
+        return output_gate * tf.reshape(read, tf.shape(output_gate))
 
     def masked(self, steps: Steps, is_step: tf.Tensor) -> Steps:
         """The others forget nothing and write nothing."""
