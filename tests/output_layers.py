@@ -83,10 +83,10 @@ def adaptive_in_numpy(head: AdaptiveSoftmax, hidden):
 
 def mixture_in_numpy(head: MixtureOfSoftmaxes, hidden):
     weights = weights_of(head)
-    prior = np.exp(log_softmax(hidden @ weights["prior_kernel"]))
+    prior = np.exp(log_softmax(hidden @ weights["prior_kernel"].T))
     probabilities = 0.0
-    for k, kernel in enumerate(np.split(weights["context_kernel"], head.components, axis=1)):
-        context = np.tanh(hidden @ kernel + np.split(weights["context_bias"], head.components)[k])
+    for k, kernel in enumerate(np.split(weights["context_kernel"], head.components)):
+        context = np.tanh(hidden @ kernel.T + np.split(weights["context_bias"], head.components)[k])
         component = np.exp(log_softmax(context @ np.asarray(head.embedding).T + weights["bias"]))
         probabilities += prior[:, [k]] * component
     return np.log(probabilities)

@@ -163,3 +163,14 @@ def test_matrices_start_differently_and_biases_at_zero():
         ]
         assert len({matrix.ravel()[0] for matrix in matrices}) == len(matrices), case
         assert all(np.abs(matrix).max() <= 0.1 for matrix in matrices), case
+
+
+def test_logits_start_as_large_as_what_they_are_of():
+    words, units, hidden = 2000, 100, np.random.default_rng(0).normal(size=(50, 100)).astype("float32")
+    for case, (kind, options) in CASES.items():
+        head = HEADS[kind](words, **options)
+        head.build((None, units))
+        for weight in head.trainable_weights:
+            if len(weight.shape) == 2 and weight.shape[1] == units and "projection" not in weight.name:
+                products = tf.matmul(hidden, weight, transpose_b=True)
+                np.testing.assert_allclose(np.std(products), 1, rtol=0.15, err_msg=f"{case} {weight.name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -38,7 +39,7 @@ class AdaptiveSoftmax(OutputLayer):
         self,
         vocabulary_size: int,
         tied_to: keras.layers.Embedding | None = None,
-        initializer="glorot_uniform",
+        initializer: Any = None,
         cutoffs: str | Sequence[int] = "",
         factor: float = 4.0,
         **kwargs,

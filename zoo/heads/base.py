@@ -24,7 +24,9 @@ class OutputLayer(keras.layers.Layer):
     Args:
         vocabulary_size: how many words there are.
         tied_to: the input embedding, where its weights are the output's, too.
-        initializer: of all matrices; each has its own random numbers. Biases start at zero.
+        initializer: of all matrices; each has its own random numbers. By default they start normal, of the
+            variance 1 / columns, so that logits are as large as the values of h. Where the variance falls
+            with the rows, as Glorot's does, large vocabularies learn slowly. Biases start at zero.
 
     Raises:
         ValueError: the layer cannot be tied; or, when it is built, the embedding is of another size.
@@ -40,7 +42,7 @@ class OutputLayer(keras.layers.Layer):
         self,
         vocabulary_size: int,
         tied_to: keras.layers.Embedding | None = None,
-        initializer: Any = "glorot_uniform",
+        initializer: Any = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -72,8 +74,10 @@ class OutputLayer(keras.layers.Layer):
         raise NotImplementedError
 
     def add_matrix(self, name: str, rows: int, columns: int) -> keras.Variable:
+        """W of W h, where h [columns]."""
         # One initializer gives all weights of a shape the same numbers; its clones have others.
-        return self.add_weight(name=name, shape=(rows, columns), initializer=self.initializer.clone())
+        start = self.initializer or keras.initializers.RandomNormal(0.0, columns**-0.5)
+        return self.add_weight(name=name, shape=(rows, columns), initializer=start.clone())
 
     def add_bias(self, name: str, size: int) -> keras.Variable:
         return self.add_weight(name=name, shape=(size,), initializer="zeros")
@@ -81,9 +85,7 @@ class OutputLayer(keras.layers.Layer):
     def add_embedding(self, units: int) -> None:
         """`output_embedding`, unless the layer is tied, and `bias`: `units` numbers a word, and one."""
         if self.tied_to is None:
-            self.output_embedding = self.add_weight(
-                name="output_embedding", shape=(self.vocabulary_size, units), initializer=self.initializer
-            )
+            self.output_embedding = self.add_matrix("output_embedding", self.vocabulary_size, units)
         elif self.tied_to.output_dim != units:
             raise ValueError(
                 f"tied embeddings need embedding_size equal to the last layer's units: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,7 +41,7 @@ class HierarchicalSoftmax(OutputLayer):
         self,
         vocabulary_size: int,
         tied_to: keras.layers.Embedding | None = None,
-        initializer="glorot_uniform",
+        initializer: Any = None,
         classes: int = 0,
         **kwargs,
     ):

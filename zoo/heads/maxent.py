@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -43,7 +44,7 @@ class MaximumEntropy(HierarchicalSoftmax):
         self,
         vocabulary_size: int,
         tied_to: keras.layers.Embedding | None = None,
-        initializer="glorot_uniform",
+        initializer: Any = None,
         classes: int = 0,
         order: int = 3,
         buckets: int = 2**17,

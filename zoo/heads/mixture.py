@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -30,7 +32,7 @@ class MixtureOfSoftmaxes(OutputLayer):
         self,
         vocabulary_size: int,
         tied_to: keras.layers.Embedding | None = None,
-        initializer="glorot_uniform",
+        initializer: Any = None,
         components: int = 5,
         **kwargs,
     ):
@@ -42,16 +44,17 @@ class MixtureOfSoftmaxes(OutputLayer):
     def build(self, hidden_shape):
         units = hidden_shape[-1]
         size = units if self.tied_to is None else self.tied_to.output_dim
-        self.prior_kernel = self.add_matrix("prior_kernel", units, self.components)
-        self.context_kernel = self.add_matrix("context_kernel", units, self.components * size)
+        self.prior_kernel = self.add_matrix("prior_kernel", self.components, units)
+        self.context_kernel = self.add_matrix("context_kernel", self.components * size, units)
         self.context_bias = self.add_bias("context_bias", self.components * size)
         self.add_embedding(size)
 
     def _mixed(self, hidden):
         """Contexts tanh(W_k h + b_k) [tokens, components, size], and log pi [tokens, components]."""
-        contexts = tf.tanh(tf.matmul(hidden, self.context_kernel.value) + self.context_bias.value)
+        contexts = tf.matmul(hidden, self.context_kernel.value, transpose_b=True)
+        contexts = tf.tanh(contexts + self.context_bias.value)
         contexts = tf.reshape(contexts, [-1, self.components, contexts.shape[-1] // self.components])
-        return contexts, tf.nn.log_softmax(tf.matmul(hidden, self.prior_kernel.value))
+        return contexts, tf.nn.log_softmax(tf.matmul(hidden, self.prior_kernel.value, transpose_b=True))
 
     def _weights(self) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.convert_to_tensor(self.embedding), tf.convert_to_tensor(self.bias)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -49,7 +49,7 @@ class SampledLoss(FullSoftmax):
         self,
         vocabulary_size: int,
         tied_to: keras.layers.Embedding | None = None,
-        initializer="glorot_uniform",
+        initializer: Any = None,
         samples: int = 1024,
         alpha: float = 0.75,
         proposal: str = "unigram",

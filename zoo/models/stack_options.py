@@ -124,7 +124,7 @@ class StackOptions:
         head = HEADS[kind](
             vocabulary_size,
             tied_to,
-            uniform(self.initializer_scale) or "glorot_uniform",
+            uniform(self.initializer_scale),
             name="head",
             dtype=self.weights_dtype,
             **(further or {}),
