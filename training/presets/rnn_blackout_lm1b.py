@@ -10,9 +10,11 @@ recurrent network of 2048 logistic units, 2,000 samples of the unigrams to the p
 
 Published: perplexity 68.3 on the test split.
 
-Differs from the paper: Adagrad with learning rate 0.1, where the authors have a decaying mean of squares
-(RMSProp); the norm of the whole gradient is clipped at 1; of the words of the data the 793,470 most frequent
-are known, not all.
+Differs from the paper: Adagrad with learning rate 0.1 and sums that start at 0, where the authors have a
+decaying mean of squares (RMSProp); the norm of the whole gradient is clipped at 1; of the words of the data
+the 793,470 most frequent are known, not all.
+
+Of WikiText-2, 200 units and 400 steps, sums that start at 0 reach perplexity 454 on validation, at 0.1 1,010.
 
 Measured: on two cores three steps, of the corpus of lstm_2048_512_lm1b, but with its 200,000 most frequent
 words (--vocabulary_size=200000; 828 million weights), as all of them take 26 GB: 3 to 8 s for 2,560 words,
@@ -30,6 +32,6 @@ CONFIG = {
     "output_options": "samples=2000,alpha=0.1",
     "dropout": 0.0,
     "learning_rate": 0.1,
-    "initial_accumulator": 0.1,
+    "initial_accumulator": 0.0,
     "loss_reduction": "token_mean",
 }
