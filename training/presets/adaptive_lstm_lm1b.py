@@ -9,7 +9,7 @@ five epochs of 128 sequences at a time, the gradient's norm clipped at 1.
 Published: perplexity 43.9 on the test split.
 
 Adagrad's sums start at 0, as in Torch, which the authors used: gradients that are means over the tokens are
-so small that any other start is most of the sum for long. (Of WikiText-2, 200 units and 400 steps, sums that
+so small that a start of 0.1 is most of the sum for long. (Of WikiText-2, 200 units and 400 steps, sums that
 start at 0, 1e-5, 1e-3 and 0.1 reach perplexity 408, 426, 537 and 764 on validation.)
 
 Data, embeddings of 512, 20 steps and dropout are those of lstm_2048_512_lm1b, clusters begin where they do

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from zoo.heads.base import OutputLayer, rows_and_shape
+from zoo.heads.base import OutputLayer, rows_and_shape, unit_variance
 from zoo.heads.full import logits_of, softmax_log_prob, softmax_loss
 
 
@@ -79,7 +79,7 @@ class AdaptiveSoftmax(OutputLayer):
         for index, (first, end) in enumerate(self.clusters, 1):
             size = max(1, round(units / self.factor**index))
             # It keeps the length of h, on average, or else what is learned of rare words comes slowly.
-            start = keras.initializers.RandomNormal(0.0, size**-0.5)
+            start = unit_variance(size)
             self.projections.append(
                 self.add_weight(name=f"projection_{index}", shape=(size, units), initializer=start)
             )

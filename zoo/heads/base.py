@@ -76,7 +76,7 @@ class OutputLayer(keras.layers.Layer):
     def add_matrix(self, name: str, rows: int, columns: int) -> keras.Variable:
         """W of W h, where h [columns]."""
         # One initializer gives all weights of a shape the same numbers; its clones have others.
-        start = self.initializer or keras.initializers.RandomNormal(0.0, columns**-0.5)
+        start = self.initializer or unit_variance(columns)
         return self.add_weight(name=name, shape=(rows, columns), initializer=start.clone())
 
     def add_bias(self, name: str, size: int) -> keras.Variable:
@@ -104,6 +104,15 @@ class OutputLayer(keras.layers.Layer):
             "vocabulary_size": self.vocabulary_size,
             "initializer": keras.initializers.serialize(self.initializer),
         }
+
+
+def unit_variance(size: int = 1) -> keras.initializers.Initializer:
+    """Normal, of the variance 1 / size: products with vectors of that size are as large as their numbers.
+
+    Embeddings that are inputs only start with size 1, the variance that the kernels' initializers are meant
+    for, so that rare words are seen, too.
+    """
+    return keras.initializers.RandomNormal(0.0, size**-0.5)
 
 
 def rows_and_shape(hidden: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

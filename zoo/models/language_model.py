@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from zoo.heads.base import unit_variance
 from zoo.models import language_model_signatures
 from zoo.models.base import embed_signature, learn_tokenizer, padded
 from zoo.models.next_token import NextTokenModel
-from zoo.models.stack_options import StackOptions, unit_variance
+from zoo.models.stack_options import StackOptions
 from zoo.text import TOKENIZERS, Tokenizer, batched
 from zoo.vocabulary import count
 

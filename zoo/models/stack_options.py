@@ -170,13 +170,6 @@ class StackOptions:
         return {**scaled, **given, **self.cell_options}
 
 
-def unit_variance(size: int = 1) -> keras.initializers.Initializer:
-    """How embeddings start whose rare words are to be seen, too: as inputs of the variance that the kernels'
-    initializers are meant for; those that are an output layer's weights as well, of so many units, smaller.
-    """
-    return keras.initializers.RandomNormal(0.0, size**-0.5)
-
-
 def uniform(scale: float) -> keras.initializers.Initializer | None:
     """How one weight starts. Never shared: an initializer gives all weights of a shape the same numbers."""
     return keras.initializers.RandomUniform(-scale, scale) if scale else None

@@ -10,9 +10,10 @@ import tensorflow as tf
 from zoo import decoding
 from zoo.attention import ATTENTIONS
 from zoo.beam_search import MAX_BEAM_WIDTH, beam_search
+from zoo.heads.base import unit_variance
 from zoo.metrics import Perplexity, unigram_perplexity
 from zoo.models.base import TaskModel, embed_signature, mean_output, padded
-from zoo.models.stack_options import StackOptions, unit_variance
+from zoo.models.stack_options import StackOptions
 from zoo.text import TOKENIZERS, Tokenizer
 
 MAX_NEW_TOKENS = 1024
