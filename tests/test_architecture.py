@@ -19,6 +19,7 @@ LAYERS = [
     ["zoo.recurrence", "zoo.skips"],
     ["zoo.named_states"],
     [
+        "zoo.embedding",
         "zoo.character_cnn",
         "zoo.heads",
         "zoo.pooling",

@@ -10,12 +10,13 @@ import keras
 
 from zoo.cells import CELLS, Cell
 from zoo.character_cnn import CharacterCNN
+from zoo.embedding import Embedding
 from zoo.heads import HEADS, OutputLayer
 from zoo.wrappers import Stack, dropout_layer
 
 # What makes a vector of a word.
 INPUT_LAYERS: dict[str, type[keras.layers.Layer]] = {
-    "embedding": keras.layers.Embedding,
+    "embedding": Embedding,
     "character_cnn": CharacterCNN,
 }
 
@@ -75,10 +76,14 @@ class StackOptions:
         ]
 
     def embedding(
-        self, name: str, vocabulary_size: int, size: int, start: Any = "uniform"
-    ) -> keras.layers.Embedding:
-        """Vectors of `size` that begin as `start` says, unless `initializer_scale` does."""
-        embedding = keras.layers.Embedding(
+        self, name: str, vocabulary_size: int, size: int, start: Any = "uniform", is_tied: bool = False
+    ) -> keras.layers.Layer:
+        """Vectors of `size` that begin as `start` says, unless `initializer_scale` does.
+
+        `is_tied` ones are an output layer's, too.
+        """
+        make = keras.layers.Embedding if is_tied else Embedding
+        embedding = make(
             vocabulary_size,
             size,
             embeddings_initializer=uniform(self.initializer_scale) or start,

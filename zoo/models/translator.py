@@ -73,6 +73,7 @@ class Translator(TaskModel):
             target_tokenizer.vocabulary_size,
             size,
             unit_variance(size if tie_embeddings else 1),
+            tie_embeddings,
         )
         self.encoder = options.stack(options.cells(), size, name="encoder")
         decoder = dataclasses.replace(options, bidirectional=False)
