@@ -12,7 +12,7 @@ class Embedding(keras.layers.Layer):
     """Ids [...] -> rows [..., size] of E [vocabulary_size, size], and no more of E is read than these.
 
     Keras's reads all of E, and that is a copy where optimizers change some rows only. From this one's first
-    call on, who reads all of E gets a copy: an output layer that shares E is better off with Keras's.
+    call on, whoever reads all of E gets a copy: an output layer that shares E is better off with Keras's.
     """
 
     def __init__(self, vocabulary_size: int, size: int, embeddings_initializer: Any = "uniform", **kwargs):

@@ -12,9 +12,12 @@ the ends of lines as words, and read the test split as one text from the zero st
 
 Differs from the paper: the output layer's biases start at zero; training's first word is predicted, too.
 
-Measured: on two cores, of a made-up text in the Penn Treebank's layout with 10,000 words, 500 steps: 2,710
-words/s, 13 epochs in 75 minutes; on two cores with AVX512, 600 steps: 7,980 words/s. On the Penn Treebank it
-has not been run.
+Measured: on text of the Penn Treebank's layout and size, WikiText-2's first 929,831, 73,765 and 82,430 words
+with the 10,000 most frequent ones known, perplexity 91.4 on validation and 94.3 on test. The same recipe
+written for PyTorch, three seeds: 91.0 to 92.6 and 93.5 to 95.9; kneser_ney: 137.3 and 139.5. On two cores
+with AVX512 whose sgemm reaches 200 GFLOP/s, 7,900 to 8,700 words/s, medians; the output layer's three
+products take 27 of a step's 47 ms, at the rate of sgemm, the loops over time 15, of which their products take
+half, on one core. On two cores without AVX512: 2,710 words/s. On the Penn Treebank it has not been run.
 """
 
 CONFIG = {

@@ -82,8 +82,8 @@ class StackOptions:
 
         `is_tied` ones are an output layer's, too.
         """
-        make = keras.layers.Embedding if is_tied else Embedding
-        embedding = make(
+        layer = keras.layers.Embedding if is_tied else Embedding
+        embedding = layer(
             vocabulary_size,
             size,
             embeddings_initializer=uniform(self.initializer_scale) or start,
