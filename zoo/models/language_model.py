@@ -254,8 +254,7 @@ def _input_layer(
 ) -> keras.layers.Layer:
     """Ids [...] -> vectors [..., size], built."""
     if kind == "embedding":
-        start = unit_variance(size if is_tied else 1)
-        return options.embedding(kind, tokenizer.vocabulary_size, size, start, is_tied)
+        return options.embedding(kind, tokenizer.vocabulary_size, size, unit_variance(), is_tied)
     if is_tied:
         raise ValueError(f"tied embeddings: --input_layer={kind} has no vector a word to share")
     return options.character_cnn(kind, tokenizer.pieces, size, further or {})

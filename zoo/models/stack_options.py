@@ -12,6 +12,7 @@ from zoo.cells import CELLS, Cell
 from zoo.character_cnn import CharacterCNN
 from zoo.embedding import Embedding
 from zoo.heads import HEADS, OutputLayer
+from zoo.heads.base import unit_variance
 from zoo.wrappers import Stack, dropout_layer
 
 # What makes a vector of a word.
@@ -80,9 +81,9 @@ class StackOptions:
     ) -> keras.layers.Layer:
         """Vectors of `size` that begin as `start` says, unless `initializer_scale` does.
 
-        `is_tied` ones are an output layer's, too.
+        Where they are an output layer's, too, they begin as those do.
         """
-        layer = keras.layers.Embedding if is_tied else Embedding
+        layer, start = (keras.layers.Embedding, unit_variance(size)) if is_tied else (Embedding, start)
         embedding = layer(
             vocabulary_size,
             size,

@@ -72,7 +72,7 @@ class Translator(TaskModel):
             "target_embedding",
             target_tokenizer.vocabulary_size,
             size,
-            unit_variance(size if tie_embeddings else 1),
+            unit_variance(),
             tie_embeddings,
         )
         self.encoder = options.stack(options.cells(), size, name="encoder")
