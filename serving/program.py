@@ -11,9 +11,11 @@ import contextlib
 import ctypes
 import importlib
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 # TensorFlow's start-up remarks would bury our own messages. Set before it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -55,13 +57,40 @@ def zoo_query() -> None:
 
 def _launch(name: str, module: str, uses_tensorflow: bool = False) -> None:
     """Run a program's module; what it imports takes seconds, in which Ctrl-C is to be heeded, too."""
-    try:
+    if sys.stderr is None:  # closed by who started us; what is said to it goes nowhere
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as we run
+    with _ended_by_ctrl_c(name):
         if uses_tensorflow:
             keep_freed_memory()
             _quiet_tensorflow()
-        importlib.import_module(module).run()
+        run_module = importlib.import_module(module).run
+    try:
+        run_module()
     except KeyboardInterrupt:
         _fail(name, "interrupted", 130)
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c(name: str) -> Iterator[None]:
+    """Within, Ctrl-C ends the process at once; for imports, of which some lose a KeyboardInterrupt.
+
+    Libraries whose import needs another one that may be missing, or is written in C, catch it or make another
+    exception of it.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    stderr = os.dup(2)  # of its own, not muted during TensorFlow's import
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        os.write(stderr, f"{name}: interrupted\n".encode())
+        os._exit(130)
+
+    if previous is not signal.SIG_IGN:  # as a script's background jobs have it
+        signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        os.close(stderr)
 
 
 def run(

@@ -9,6 +9,7 @@ holds up nobody.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ class Token(NamedTuple):
 
 
 class Stream:
-    """One text being written. All but `is_ahead` and `row` is of the event loop's thread."""
+    """One text being written. All but `is_ahead`, `row` and `took` is of the event loop's thread."""
 
     def __init__(self, state: np.ndarray, settings: Mapping[str, np.ndarray], max_new_tokens: int):
         """`state` [1, size] is what `start` gave; `settings`, of one row, are further inputs of `step`."""
@@ -44,6 +45,7 @@ class Stream:
         self._ended = max_new_tokens == 0
         self._paused = False
         self._wanted = 1
+        self._taken = 0
         self._arrived = asyncio.Event()
 
     def row(self, alias: str, default: np.ndarray) -> np.ndarray:
@@ -63,7 +65,7 @@ class Stream:
     @property
     def is_ahead(self) -> bool:
         """Whether its reader has to catch up first."""
-        return len(self._tokens) >= max(_AHEAD, self._wanted)
+        return self.steps - self._taken >= max(_AHEAD, self._wanted)
 
     @property
     def is_over(self) -> bool:
@@ -95,6 +97,7 @@ class Stream:
             self._resume_unless_ahead()
             await self._arrived.wait()
         taken, self._tokens = self._tokens[:count], self._tokens[count:]
+        self._taken += len(taken)
         if self._error is not None and not taken:
             raise self._error
         self._resume_unless_ahead()
@@ -134,7 +137,7 @@ class Engine:
         """Who takes part in the next step; if nobody, the thread ends."""
         ahead = {stream for stream in live if stream.is_ahead}
         for stream in ahead:
-            self._loop.call_soon_threadsafe(stream.pause)
+            self._tell(stream.pause)
         with self._lock:
             candidates = [*(stream for stream in live if stream not in ahead), *self._joining]
             self._joining.clear()
@@ -149,14 +152,19 @@ class Engine:
         except Exception as error:
             if len(live) > 1:
                 return [stream for each in live for stream in self._step_all([each])]
-            self._loop.call_soon_threadsafe(live[0].fail, error)
+            self._tell(live[0].fail, error)
             return []
         ended = [
             stream.took(states[index : index + 1], token.done)
             for index, (stream, token) in enumerate(zip(live, tokens, strict=True))
         ]
-        self._loop.call_soon_threadsafe(_deliver, live, tokens, ended)
+        self._tell(_deliver, live, tokens, ended)
         return [stream for stream, over in zip(live, ended, strict=True) if not over]
+
+    def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """Call it in the event loop's thread. A loop that has been closed has no readers left to tell."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _run(self, live: Sequence[Stream]) -> tuple[list[Token], np.ndarray]:
         defaults = self._signature.defaults

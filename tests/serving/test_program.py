@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -36,3 +37,33 @@ def test_freed_memory_is_used_again_without_page_faults():
     )
     assert int(kept.stdout) < 100
     assert int(given_back.stdout) > 1000
+
+
+LOST = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    raise AttributeError("a half imported module") from None
+"""
+LAUNCH = "from serving import program; program._launch('zoo-x', 'module', uses_tensorflow=False)"
+
+
+def test_ctrl_c_that_an_import_would_lose(tmp_path):
+    (tmp_path / "module.py").write_text(LOST)
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "zoo-x: interrupted\n")
+
+
+@pytest.mark.parametrize("name", ["zoo_query", "zoo_train"])
+def test_without_a_stderr(name):
+    command = [sys.executable, "-c", f"from serving import program; program.{name}()", "--help"]
+    shell = subprocess.run(
+        ["sh", "-c", '"$@" 2>&-', "sh", *command], capture_output=True, text=True, timeout=60
+    )
+    assert (shell.returncode, shell.stderr) == (0, "")
+    assert "\nFlags:\n" in shell.stdout

@@ -182,10 +182,13 @@ def test_a_full_disk_ends_the_training_and_spares_the_older_checkpoint(tmp_path,
 @pytest.mark.parametrize("stage", ["importing", "training"])
 def test_ctrl_c(tmp_path, stage):
     command = program_command("zoo_train", *flags_of(tiny(tmp_path, max_steps=100_000)))
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPROFILEIMPORTTIME": "1" if stage == "importing" else ""}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     end = time.monotonic() + DEADLINE
-    if stage == "importing":
-        time.sleep(2)
+    while stage == "importing" and "keras." not in process.stderr.readline():  # a line for each module
+        assert process.poll() is None
     while stage == "training" and not (tmp_path / "model/checkpoints/step-000000004.safetensors").exists():
         assert process.poll() is None
         assert time.monotonic() < end
