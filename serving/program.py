@@ -59,13 +59,13 @@ def _launch(name: str, module: str, uses_tensorflow: bool = False) -> None:
     """Run a program's module; what it imports takes seconds, in which Ctrl-C is to be heeded, too."""
     if sys.stderr is None:  # closed by who started us; what is said to it goes nowhere
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as we run
-    with _ended_by_ctrl_c(name):
-        if uses_tensorflow:
-            keep_freed_memory()
-            _quiet_tensorflow()
-        run_module = importlib.import_module(module).run
     try:
-        run_module()
+        with _ended_by_ctrl_c(name):
+            if uses_tensorflow:
+                keep_freed_memory()
+                _quiet_tensorflow()
+            program = importlib.import_module(module)
+        program.run()
     except KeyboardInterrupt:
         _fail(name, "interrupted", 130)
 
@@ -74,8 +74,7 @@ def _launch(name: str, module: str, uses_tensorflow: bool = False) -> None:
 def _ended_by_ctrl_c(name: str) -> Iterator[None]:
     """Within, Ctrl-C ends the process at once; for imports, of which some lose a KeyboardInterrupt.
 
-    Libraries whose import needs another one that may be missing, or is written in C, catch it or make another
-    exception of it.
+    Keras's import of Matplotlib, for one, ended with an AttributeError of a module that was half imported.
     """
     previous = signal.getsignal(signal.SIGINT)
     stderr = os.dup(2)  # of its own, not muted during TensorFlow's import
