@@ -125,6 +125,17 @@ def run(
         _fail(name, str(error), 1)
     except KeyboardInterrupt as interrupt:
         _fail(name, str(interrupt) or "interrupted", 130)
+    except Exception as error:
+        if not _followed_ctrl_c(error):
+            raise
+        _fail(name, "interrupted", 130)
+
+
+def _followed_ctrl_c(error: BaseException | None) -> bool:
+    """Whether it arose while an interrupt was under way: TensorFlow may leave a scope it has half entered."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from serving import program
+
 FAULTS = """
 import resource, sys, threading
 from serving import program
@@ -57,6 +59,20 @@ def test_ctrl_c_that_an_import_would_lose(tmp_path):
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "zoo-x: interrupted\n")
+
+
+@pytest.mark.parametrize(("first", "code"), [(KeyboardInterrupt, 130), (ValueError, None)])
+def test_an_error_that_follows_ctrl_c(capsys, first, code):
+    def main(_arguments):
+        try:
+            raise first
+        finally:
+            raise RuntimeError("a scope that was left before it was entered")
+
+    with pytest.raises(SystemExit if code else RuntimeError) as raised:
+        program.run("zoo-x", main, "", [], ["zoo-x"])
+    assert getattr(raised.value, "code", None) == code
+    assert capsys.readouterr().err == ("zoo-x: interrupted\n" if code else "")
 
 
 @pytest.mark.parametrize("name", ["zoo_query", "zoo_train"])
